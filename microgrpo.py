@@ -1,0 +1,480 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["autograd>=1.7", "numpy>=2"]
+# ///
+"""Group Relative Policy Optimization, all of it, in one file that you can read in one sitting.
+
+A small neural network learns Battleship from nothing but playing it: it plays several games from
+the same start, and whatever the better ones did becomes more likely. Below are the game, the
+environment, the policy, the GRPO objective and the training loop; nothing refers downward.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from numbers import Integral, Real
+from typing import Any, Literal, NamedTuple, Protocol, get_args
+
+if __name__ == "__main__":
+    # Matrices this small gain nothing from BLAS threads, and suffer when other programs are busy.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import autograd.numpy as anp  # NumPy that records what it computes, to differentiate it
+import numpy as np
+from autograd import value_and_grad
+from autograd.tracer import getval
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Params = dict[str, Any]  # named float32 arrays, or autograd's boxes around them
+
+
+def check(kind: type[Any], low: float, high: float = np.inf, **fields: Any) -> None:
+    """Raise a ValueError naming the field unless each is a number of this kind in [low, high)."""
+    for name, value in fields.items():
+        if not isinstance(value, kind) or isinstance(value, bool) or not low <= value < high:
+            raise ValueError(f"{name} must be {kind.__name__} in [{low}, {high}), got {value!r}")
+
+
+# %% Game
+# A board of N x N tiles hides a fleet; every shot uncovers one tile, until the whole fleet is hit.
+
+
+@lru_cache
+def ship_slots(board_size: int, length: int) -> NDArray[np.int8]:
+    """Every place where a ship of this length fits, as boards of zeros and ones [slots, N, N]."""
+    tile, start = np.arange(board_size), np.arange(board_size - length + 1)[:, None]
+    line = (start <= tile) & (tile < start + length)  # [starts, N]
+    horizontal = np.kron(np.eye(board_size, dtype=np.int8), line).reshape(
+        -1, board_size, board_size
+    )
+    return np.concatenate([horizontal, horizontal.swapaxes(1, 2)])
+
+
+@dataclass(frozen=True)
+class BattleshipRules:
+    """Side of the board in tiles, and the length of each ship; ValueError unless they fit."""
+
+    board_size: int = 5
+    ships: tuple[int, ...] = (2, 3, 4)
+
+    def __post_init__(self) -> None:
+        check(Integral, 1, board_size=self.board_size)
+        if not isinstance(self.ships, tuple) or not self.ships:
+            raise ValueError(f"ships must be a tuple of lengths, got {self.ships!r}")
+        for length in self.ships:
+            check(Integral, 1, self.board_size + 1, ships=length)
+        self.random_fleet(seed=0)
+
+    @lru_cache(maxsize=4096)  # noqa: B019 - the held-out fleets come back after every mini-batch
+    def random_fleet(self, seed: int) -> NDArray[np.bool_]:
+        """Draw a fleet [N, N] uniformly from all legal ones: throw ships until none overlap.
+
+        Raises ValueError if none of 100,000 throws is legal: the ships fit hardly ever, or never.
+        """
+        check(Integral, 0, seed=seed)
+        rng = np.random.default_rng(seed)
+        for throws in (32, 100_000):
+            fleets = np.zeros((throws, self.board_size, self.board_size), np.int8)
+            for slots in (ship_slots(self.board_size, length) for length in self.ships):
+                fleets += slots[rng.integers(len(slots), size=throws)]
+            legal = (fleets <= 1).all(axis=(1, 2))
+            if legal.any():
+                return np.asarray(fleets[legal.argmax()], np.bool_)
+        raise ValueError(f"ships={self.ships} do not fit on a board of side {self.board_size}")
+
+
+@dataclass(frozen=True)
+class BattleshipGame:
+    """Solo games played in lockstep; leading dimensions, if any, are batch dimensions."""
+
+    ships: NDArray[np.bool_]  # [..., N, N]
+    shots: NDArray[np.bool_]  # [..., N, N]
+
+    def finished(self) -> NDArray[np.bool_]:
+        """Whether the whole fleet is hit, [...]."""
+        return np.asarray((self.shots | ~self.ships).all(axis=(-2, -1)))
+
+    def score(self) -> NDArray[np.float64]:
+        """1 - misses / (tiles of water + 1) for a finished game, 0 for any other, [...]."""
+        misses = (self.shots & ~self.ships).sum(axis=(-2, -1))
+        water = (~self.ships).sum(axis=(-2, -1))
+        return np.where(self.finished(), 1 - misses / (water + 1), 0.0)
+
+    def fire(self, tiles: Array) -> "BattleshipGame":
+        """Shoot at one of the N*N tiles of each game, tiles [...]; finished games stay as they are.
+
+        Raises ValueError for a tile that is off the board or was fired at before.
+        """
+        shot = (tiles[..., None] == np.arange(self.ships.shape[-1] ** 2)).reshape(self.ships.shape)
+        legal = self.finished() | (shot & ~self.shots).any(axis=(-2, -1))
+        if not legal.all():
+            raise ValueError(f"actions must be tiles not fired at yet, got {tiles[~legal]}")
+        return replace(self, shots=self.shots | (shot & ~self.finished()[..., None, None]))
+
+    def __str__(self) -> str:
+        """Draw the boards side by side: 🌊 no ship, 🚢 ship, 💦 miss, 💥 hit."""
+        emoji = np.array([["🌊", "💦"], ["🚢", "💥"]])
+        tiles = emoji[self.ships.astype(int), self.shots.astype(int)]
+        lines = tiles.reshape(-1, *tiles.shape[-2:]).swapaxes(0, 1)  # [N, boards, N]
+        return "\n".join("  ".join(map("".join, line)) for line in lines)
+
+
+# %% Environment
+# All that training asks of a game: episodes that are reset and stepped together.
+
+
+class Environment(Protocol):
+    """n episodes in lockstep, with the signatures of `gymnasium.vector.VectorEnv`."""
+
+    def reset(self, *, seed: Sequence[int]) -> tuple[Array, dict[str, Any]]:
+        """Start n episodes, equal seeds from equal starts; give observations [n, ...], info."""
+
+    def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
+        """Take actions [n]; give observations [n, ...], rewards, terminated, truncated, info."""
+
+
+class BattleshipEnv:
+    """Games of Battleship for a single player; the last shot of a game is rewarded with its score.
+
+    Observations are float32 [n, N, N]: 0 fog of war, -1 miss, +1 hit. Actions are tiles to fire at.
+    """
+
+    def __init__(self, num_envs: int, rules: BattleshipRules = BattleshipRules()) -> None:
+        check(Integral, 1, num_envs=num_envs)
+        if not isinstance(rules, BattleshipRules):
+            raise ValueError(f"rules must be BattleshipRules, got {rules!r}")
+        self.num_envs, self.rules = num_envs, rules
+
+    def reset(self, *, seed: Sequence[int]) -> tuple[Array, dict[str, Any]]:
+        """Hide a fleet for each of the n seeds, integers from 0; ValueError for anything else."""
+        if len(seed) != self.num_envs:
+            raise ValueError(f"seed must hold num_envs={self.num_envs} integers, got {len(seed)}")
+        ships = np.stack([self.rules.random_fleet(fleet_seed) for fleet_seed in seed])
+        self.game = BattleshipGame(ships, shots=np.zeros_like(ships))
+        return self._observations(), {}
+
+    def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
+        """Fire one shot in every game, ignored where it is over; ValueError for an illegal one."""
+        if np.shape(actions) != (self.num_envs,):
+            raise ValueError(f"actions must have shape ({self.num_envs},), got {actions!r}")
+        was_finished = self.game.finished()
+        self.game = self.game.fire(np.asarray(actions))
+        rewards, terminated = np.where(was_finished, 0.0, self.game.score()), self.game.finished()
+        return self._observations(), rewards, terminated, np.zeros_like(terminated), {}
+
+    def _observations(self) -> NDArray[np.float32]:
+        return (np.where(self.game.ships, 1, -1) * self.game.shots).astype(np.float32)
+
+
+# %% Policy
+# A network from what is known of a board to the probabilities of the next shot.
+
+
+@lru_cache
+def board_symmetries(board_size: int) -> NDArray[np.int_]:
+    """Reorder the tiles by each of the board's four turns and their mirror images, [8, N*N]."""
+    tiles = np.arange(board_size**2).reshape(board_size, board_size)
+    return np.stack([np.rot90(board, k).ravel() for board in (tiles, tiles.T) for k in range(4)])
+
+
+def neural_battleship_policy_init(
+    rules: BattleshipRules = BattleshipRules(), seed: int = 42, hidden: int = 32
+) -> Params:
+    """Draw the parameters of a network of 8 * hidden units; it starts close to random play."""
+    check(Integral, 0, seed=seed)
+    check(Integral, 1, hidden=hidden)
+    rng, tiles = np.random.default_rng(seed), rules.board_size**2
+    W1 = rng.normal(scale=(2 * tiles) ** -0.5, size=(tiles, 2, hidden)).astype(np.float32)
+    W2 = rng.normal(scale=0.1 * (8 * hidden) ** -0.5, size=(tiles, hidden)).astype(np.float32)
+    return {"W1": W1, "b1": np.zeros(hidden, np.float32), "W2": W2}
+
+
+def neural_battleship_policy(θ: Params, observation: Array) -> Any:
+    """Map boards [..., N, N] to the probabilities [..., N*N] of the next shot, 0 where one fell.
+
+    What helps on one side of the board helps on the others: every hidden unit comes in eight
+    copies, one for each symmetry of the board, that share their weights.
+    """
+    symmetries = board_symmetries(observation.shape[-1])
+    tiles = observation.reshape(*observation.shape[:-2], -1)  # [..., N*N]
+    hits_and_misses = np.concatenate([tiles == 1, tiles == -1], axis=-1).astype(np.float32)
+    W1 = anp.transpose(θ["W1"][symmetries], (2, 1, 0, 3)).reshape(hits_and_misses.shape[-1], -1)
+    W2 = anp.transpose(θ["W2"][symmetries], (0, 2, 1)).reshape(-1, tiles.shape[-1])
+    h = anp.tanh(hits_and_misses @ W1 + anp.tile(θ["b1"], 8))  # [..., 8 * hidden]
+    logits = h @ W2 + np.where(tiles == 0, np.float32(0), np.float32(-np.inf))
+    # Softmax is the same for shifted logits: the shift keeps exp in range and needs no gradient.
+    p = anp.exp(logits - getval(logits).max(axis=-1, keepdims=True))
+    return p / anp.sum(p, axis=-1, keepdims=True)
+
+
+def reference_battleship_policy(observation: Array) -> NDArray[np.float32]:
+    """Play at random: equal probabilities [..., N*N] for all tiles not fired at."""
+    unknown = observation.reshape(*observation.shape[:-2], -1) == 0
+    return np.asarray(unknown / unknown.sum(axis=-1, keepdims=True), np.float32)
+
+
+# %% GRPO
+# DeepSeekMath (arXiv 2402.03300): play each start several times, and judge every trajectory by the
+# others of its group. No value network, no discount, no advantage estimation over time.
+
+
+@dataclass(frozen=True)
+class GRPOConfig:
+    """What to learn, and how. A value that makes no sense is a ValueError naming the field."""
+
+    environment: Callable[[int], Environment]  # called with n: n episodes in lockstep
+    policy: Callable[[Params, Array], Any]  # (θ, observations) -> probabilities [..., actions]
+    reference_policy: Callable[[Array], Array] | None = None  # observations -> probabilities
+    ε: float = 0.2  # probability ratios are clipped to 1-ε .. 1+ε
+    ε_high: float | None = None  # or to 1-ε .. 1+ε_high: DAPO's clip-higher (arXiv 2503.14476)
+    β: float = 0.001  # weight of the KL divergence from the reference policy
+    G: int = 16  # trajectories per group, all from the same start
+    B: int = 16  # groups per mini-batch
+    M: int = 2000  # mini-batches
+    μ: int = 1  # gradient steps per mini-batch
+    R: int = 1  # replay buffer: each gradient step draws one of the last R mini-batches
+    max_steps: int = 1000  # trajectories are cut there
+    scale_rewards: Literal["group", "batch", "none"] = "group"  # whose std divides the advantages
+    loss_type: Literal["grpo", "dapo", "dr_grpo"] = "grpo"  # weight of a step: see grpo_objective
+    lr_schedule: Literal["constant", "linear"] = "constant"  # linear: to 0 over M
+    num_val: int = 128  # held-out episodes played after each mini-batch
+    seed: int = 42  # everything random in training follows from it
+
+    def __post_init__(self) -> None:
+        check(Integral, 1, B=self.B, M=self.M, μ=self.μ, R=self.R, max_steps=self.max_steps)
+        check(Integral, 2, G=self.G)  # a trajectory alone in its group has nothing to beat
+        check(Integral, 1, num_val=self.num_val)
+        check(Integral, 0, seed=self.seed)
+        check(Real, 0, ε=self.ε, β=self.β, ε_high=self.ε if self.ε_high is None else self.ε_high)
+        for option in ("scale_rewards", "loss_type", "lr_schedule"):
+            value, choices = getattr(self, option), get_args(GRPOConfig.__annotations__[option])
+            if value not in choices:
+                raise ValueError(f"{option} must be one of {choices}, got {value!r}")
+        for function in ("environment", "policy"):
+            if not callable(getattr(self, function)):
+                raise ValueError(f"{function} must be callable, got {getattr(self, function)!r}")
+        if self.β > 0 and not callable(self.reference_policy):
+            raise ValueError(f"β={self.β} needs a reference_policy, got {self.reference_policy!r}")
+
+
+class Batch(NamedTuple):
+    """The S steps, in any order, of n = B * G trajectories; trajectory i is in group i // G."""
+
+    observations: Array  # [S, ...]
+    actions: Array  # [S]
+    π_old: Array  # [S] probability of the action when it was taken
+    π_ref: Array  # [S] probability of the action under the reference policy; 1 without one
+    trajectory: Array  # [S] the trajectory that the step belongs to, 0 .. n-1
+    rewards: Array  # [B, G] the sum of each trajectory's step rewards
+
+
+def rollout(θ: Params, config: GRPOConfig, seeds: Sequence[int]) -> tuple[Array, ...]:
+    """Play one trajectory per seed, all in lockstep, sampling actions from the policy.
+
+    Returns, for the S steps played, observations [S, ...], actions [S], their probabilities [S] and
+    the trajectory [S] they belong to; and each trajectory's rewards [n] summed up to its first end.
+    """
+    check(Integral, 0, **{f"seeds[{i}]": seed for i, seed in enumerate(seeds)})
+    rng = np.random.default_rng([config.seed, *seeds])
+    environment = config.environment(len(seeds))
+    observations, _ = environment.reset(seed=seeds)
+    running = np.arange(len(seeds))  # the trajectories that have not ended
+    actions, returns = np.zeros(len(seeds), int), np.zeros(len(seeds))
+    steps: list[tuple[Array, ...]] = []
+    while running.size and len(steps) < config.max_steps:
+        seen = observations[running]
+        π = config.policy(θ, seen)  # [running, actions]
+        if not (abs(π.sum(axis=-1) - 1) < 1e-3).all():
+            raise ValueError(f"policy must give probabilities that sum to 1, got {π}")
+        # Exact sampling: p / Exponential(1) is the largest with probability p, and never if p is 0.
+        sampled = (π / rng.standard_exponential(π.shape)).argmax(axis=-1)
+        steps.append((seen, sampled, π[np.arange(running.size), sampled], running))
+
+        actions[running] = sampled
+        observations, rewards, terminated, truncated, _ = environment.step(actions)
+        returns[running] += rewards[running]
+        running = running[~(terminated | truncated)[running]]
+    return *map(np.concatenate, zip(*steps, strict=True)), returns
+
+
+def mean_reward(θ: Params, config: GRPOConfig, seeds: Sequence[int]) -> float:
+    """Play one trajectory per seed and average their rewards."""
+    return float(rollout(θ, config, seeds)[-1].mean())
+
+
+def collect_batch(θ: Params, config: GRPOConfig, seeds: Sequence[int]) -> Batch:
+    """Play a group of G trajectories from each seed; a pure function of its arguments."""
+    members = [seed for seed in seeds for _ in range(config.G)]
+    observations, actions, π_old, trajectory, returns = rollout(θ, config, members)
+    π_ref = np.ones_like(π_old)
+    if config.reference_policy is not None:
+        π_ref = config.reference_policy(observations)[np.arange(actions.size), actions]
+        check(Real, 1e-38, π_ref=π_ref.min())  # the divergence from 0 is infinite
+    return Batch(observations, actions, π_old, π_ref, trajectory, returns.reshape(-1, config.G))
+
+
+def grpo_advantages(rewards: Array, config: GRPOConfig) -> Array:
+    """How much better each trajectory did than its group did on average: [B, G] -> [B, G].
+
+    "group" is DeepSeekMath's section 4.1.2, "batch" Magistral's (arXiv 2506.10910) normalization,
+    "none" Dr. GRPO's (arXiv 2503.20783).
+    """
+    advantages: Array = rewards - rewards.mean(axis=1, keepdims=True)
+    if config.scale_rewards == "group":
+        advantages = advantages / (rewards.std(axis=1, keepdims=True) + 1e-4)
+    if config.scale_rewards == "batch":
+        advantages = advantages / (rewards.std() + 1e-4)
+    return advantages
+
+
+def grpo_objective(θ: Params, batch: Batch, config: GRPOConfig) -> Any:
+    """Evaluate the objective of DeepSeekMath's equation 3, to be maximised.
+
+    It is the sum over all steps s of w_s (min(ρ_s A_s, clip(ρ_s, 1-ε, 1+ε) A_s) - β KL_s).
+    """
+    S, n = batch.actions.size, batch.rewards.size
+    A = grpo_advantages(batch.rewards, config).reshape(n)[batch.trajectory]  # [S]
+    length = np.bincount(batch.trajectory, minlength=n)[batch.trajectory]  # [S] |o_i|
+    w = {"grpo": 1 / (n * length), "dapo": 1 / S, "dr_grpo": 1 / (n * config.max_steps)}
+    ε_high = config.ε if config.ε_high is None else config.ε_high
+
+    # The cast changes no value, only the type of the gradient, which minimum turns into float64.
+    π = config.policy(θ, batch.observations)[np.arange(S), batch.actions].astype(batch.π_old.dtype)
+    ρ = π / batch.π_old
+    J = anp.minimum(ρ * A, anp.clip(ρ, 1 - config.ε, 1 + ε_high) * A)
+    if config.β > 0:
+        r = batch.π_ref / π
+        J = J - config.β * (r - anp.log(r) - 1)  # equation 4: an unbiased estimate, never negative
+    return anp.sum(w[config.loss_type] * J)
+
+
+# %% Train
+# Play, compare, adjust, repeat.
+
+
+@dataclass
+class AdamWOptimizer:
+    """Adam with decoupled weight decay: Loshchilov & Hutter's algorithm 2 (arXiv 1711.05101).
+
+    Like `torch.optim.AdamW` it minimises. It works on a copy of params, and is all the state that
+    training has. A hyperparameter out of range is a ValueError naming it.
+    """
+
+    params: Params
+    learning_rate: float = 3e-4
+    β1: float = 0.9
+    β2: float = 0.999
+    ε: float = 1e-8
+    λ: float = 0.01
+
+    def __post_init__(self) -> None:
+        check(Real, 0, learning_rate=self.learning_rate, ε=self.ε, λ=self.λ)
+        check(Real, 0, 1, β1=self.β1, β2=self.β2)
+        self.params = {name: value.copy() for name, value in self.params.items()}
+        self.m = self.v = {name: np.zeros_like(value) for name, value in self.params.items()}
+        self.steps = 0
+
+    def step(self, gradient: Params, lr_scale: float = 1.0) -> None:
+        """Take one step against the gradient, at lr_scale times the learning rate.
+
+        Raises FloatingPointError, and leaves everything as it was, if the result is not finite.
+        """
+        t, α = self.steps + 1, self.learning_rate * lr_scale
+        params, m, v = self.params.copy(), self.m.copy(), self.v.copy()
+        for name, g in gradient.items():
+            m[name] = self.β1 * self.m[name] + (1 - self.β1) * g
+            v[name] = self.β2 * self.v[name] + (1 - self.β2) * g**2
+            m_hat, v_hat = m[name] / (1 - self.β1**t), v[name] / (1 - self.β2**t)
+            decayed = self.params[name] * (1 - α * self.λ)
+            params[name] = decayed - α * m_hat / (np.sqrt(v_hat) + self.ε)
+        if not all(np.isfinite(value).all() for value in (*params.values(), *v.values())):
+            raise FloatingPointError("gradient or parameters are no longer finite")
+        self.params, self.m, self.v, self.steps = params, m, v, t
+
+
+def print_progress(i: int, metrics: dict[str, Any]) -> None:
+    """Keep one line up to date in a terminal or notebook; elsewhere, print one now and then."""
+    live, last = sys.stdout.isatty() or "ipykernel" in sys.modules, metrics["progress"] == 1
+    if live or last or i % 100 == 0:
+        line = "reward {reward:.3f}  held-out {reward_val:.3f}  kl {kl:.3f}  entropy {entropy:.3f}"
+        end = "    \r" if live and not last else "\n"
+        print(f"mini-batch {i + 1:5d}  {line.format(**metrics)}", end=end, flush=True)
+
+
+def train_grpo(
+    optimizer: AdamWOptimizer, config: GRPOConfig, report: Callable[..., None] = print_progress
+) -> tuple[Params, NDArray[np.float64]]:
+    """Train for M mini-batches; return the parameters and the mean reward on held-out seeds [M].
+
+    After mini-batch i, report(i, metrics) gets `reward` and `reward_val` (before and after its
+    gradient steps, on training and on held-out seeds), `kl` (from the reference policy) and
+    `entropy`, both in nats per step, the number of `steps` played, `progress` (a fraction of M),
+    and the list `objective` (J at each of the μ gradient steps).
+
+    Call it again to go on from where the optimizer is, also after an interruption. Raises
+    FloatingPointError if training diverges; optimizer.params are still the last finite ones.
+    """
+    objective_and_gradient = value_and_grad(grpo_objective)
+    replay_buffer: list[Batch] = []
+    held_out_seeds, rewards_val = range(1, 2 * config.num_val, 2), np.zeros(config.M)
+    for i in range(config.M):
+        rng = np.random.default_rng([config.seed, optimizer.steps])
+        seeds = 2 * rng.integers(2**30, size=config.B)  # even: the held-out ones are odd
+        batch = collect_batch(optimizer.params, config, seeds.tolist())
+        replay_buffer = [*replay_buffer, batch][-config.R :]
+
+        objective = []
+        lr_scale = 1 - i / config.M if config.lr_schedule == "linear" else 1.0
+        for _ in range(config.μ):
+            drawn = replay_buffer[rng.integers(len(replay_buffer))]
+            J, gradient = objective_and_gradient(optimizer.params, drawn, config)
+            objective.append(float(J))
+            try:
+                optimizer.step({name: -g for name, g in gradient.items()}, lr_scale)
+            except FloatingPointError as error:
+                raise FloatingPointError(f"mini-batch {i}: {error}; lower learning_rate") from error
+
+        rewards_val[i] = mean_reward(optimizer.params, config, held_out_seeds)
+        r = batch.π_ref / batch.π_old
+        metrics = {
+            "reward": float(batch.rewards.mean()),
+            "reward_val": float(rewards_val[i]),
+            "kl": float((r - np.log(r) - 1).mean()) if config.reference_policy else 0.0,
+            "entropy": float(-np.log(batch.π_old).mean()),
+            "steps": float(batch.actions.size),
+            "progress": (i + 1) / config.M,
+            "objective": objective,
+        }
+        report(i, metrics)
+    return optimizer.params, rewards_val
+
+
+# %% Run
+
+if __name__ == "__main__":
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # not every terminal can show a ship
+    grpo_config = GRPOConfig(
+        BattleshipEnv, neural_battleship_policy, reference_battleship_policy, lr_schedule="linear"
+    )
+    print(f"Learning Battleship in {grpo_config.M} mini-batches, which takes about a minute.")
+    θ_init = neural_battleship_policy_init()
+    θ_star, rewards_val = train_grpo(AdamWOptimizer(θ_init, learning_rate=2e-2), grpo_config)
+
+    test_seeds = range(10_001, 14_001, 2)
+    at_random = replace(grpo_config, policy=lambda _, seen: reference_battleship_policy(seen))
+    random, trained = (mean_reward(θ_star, c, test_seeds) for c in (at_random, grpo_config))
+    print(f"Mean score of {len(test_seeds)} held-out games: {trained:.3f}, at random {random:.3f}")
+
+    tiles = rollout(θ_star, grpo_config, test_seeds[:1])[1]  # [shots] where the policy fired
+    shots = np.cumsum(tiles[:, None] == np.arange(25), axis=0).reshape(-1, 5, 5) > 0
+    moments = np.linspace(0, len(tiles) - 1, num=6, dtype=int)
+    print(f"One of them, after {', '.join(map(str, moments + 1))} shots:")
+    print(BattleshipGame(BattleshipRules().random_fleet(test_seeds[0]), shots[moments]))
+
+    np.savez("battleship_policy.npz", **θ_star)
+    np.savetxt("battleship_rewards.csv", rewards_val, header="reward_val", comments="")
+    print("Saved battleship_policy.npz and battleship_rewards.csv.")
