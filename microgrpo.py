@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from numbers import Integral, Real
 from typing import Any, Literal, NamedTuple, Protocol, get_args
 
@@ -93,6 +93,7 @@ class BattleshipGame:
     ships: NDArray[np.bool_]  # [..., N, N]
     shots: NDArray[np.bool_]  # [..., N, N]
 
+    @cached_property
     def finished(self) -> NDArray[np.bool_]:
         """Whether the whole fleet is hit, [...]."""
         return np.asarray((self.shots | ~self.ships).all(axis=(-2, -1)))
@@ -101,7 +102,7 @@ class BattleshipGame:
         """1 - misses / (tiles of water + 1) for a finished game, 0 for any other, [...]."""
         misses = (self.shots & ~self.ships).sum(axis=(-2, -1))
         water = (~self.ships).sum(axis=(-2, -1))
-        return np.where(self.finished(), 1 - misses / (water + 1), 0.0)
+        return np.where(self.finished, 1 - misses / (water + 1), 0.0)
 
     def fire(self, tiles: Array) -> "BattleshipGame":
         """Shoot at one of the N*N tiles of each game, tiles [...]; finished games stay as they are.
@@ -109,10 +110,10 @@ class BattleshipGame:
         Raises ValueError for a tile that is off the board or was fired at before.
         """
         shot = (tiles[..., None] == np.arange(self.ships.shape[-1] ** 2)).reshape(self.ships.shape)
-        legal = self.finished() | (shot & ~self.shots).any(axis=(-2, -1))
+        legal = self.finished | (shot & ~self.shots).any(axis=(-2, -1))
         if not legal.all():
             raise ValueError(f"actions must be tiles not fired at yet, got {tiles[~legal]}")
-        return replace(self, shots=self.shots | (shot & ~self.finished()[..., None, None]))
+        return replace(self, shots=self.shots | (shot & ~self.finished[..., None, None]))
 
     def __str__(self) -> str:
         """Draw the boards side by side: 🌊 no ship, 🚢 ship, 💦 miss, 💥 hit."""
@@ -160,9 +161,9 @@ class BattleshipEnv:
         """Fire one shot in every game, ignored where it is over; ValueError for an illegal one."""
         if np.shape(actions) != (self.num_envs,):
             raise ValueError(f"actions must have shape ({self.num_envs},), got {actions!r}")
-        was_finished = self.game.finished()
+        was_finished = self.game.finished
         self.game = self.game.fire(np.asarray(actions))
-        rewards, terminated = np.where(was_finished, 0.0, self.game.score()), self.game.finished()
+        rewards, terminated = np.where(was_finished, 0.0, self.game.score()), self.game.finished
         return self._observations(), rewards, terminated, np.zeros_like(terminated), {}
 
     def _observations(self) -> NDArray[np.float32]:
@@ -204,7 +205,7 @@ def neural_battleship_policy(θ: Params, observation: Array) -> Any:
     W1 = anp.transpose(θ["W1"][symmetries], (2, 1, 0, 3)).reshape(hits_and_misses.shape[-1], -1)
     W2 = anp.transpose(θ["W2"][symmetries], (0, 2, 1)).reshape(-1, tiles.shape[-1])
     h = anp.tanh(hits_and_misses @ W1 + anp.tile(θ["b1"], 8))  # [..., 8 * hidden]
-    logits = h @ W2 + np.where(tiles == 0, np.float32(0), np.float32(-np.inf))
+    logits = h @ W2 + np.float32(-1e9) * (tiles != 0)
     # Softmax is the same for shifted logits: the shift keeps exp in range and needs no gradient.
     p = anp.exp(logits - getval(logits).max(axis=-1, keepdims=True))
     return p / anp.sum(p, axis=-1, keepdims=True)

@@ -32,8 +32,8 @@ def test_an_episode_told_shot_by_shot() -> None:
     ships = rules.random_fleet(seed=5).ravel()
     environment = BattleshipEnv(1, rules)
     environment.reset(seed=[5])
-    first_miss, *other_water = np.flatnonzero(~ships)
-    first_hit, last_hit = np.flatnonzero(ships)
+    first_miss, *other_water = np.flatnonzero(~ships).tolist()
+    first_hit, last_hit = np.flatnonzero(ships).tolist()
 
     expected = np.zeros(9, np.float32)
     for tile, symbol, reward, over in (

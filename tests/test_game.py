@@ -130,13 +130,13 @@ def test_score_counts_misses() -> None:
 
 @given(seed=st.integers(0, 2**32), order=st.permutations(range(25)))
 def test_any_order_of_shots_ends_with_the_last_hit(seed: int, order: list[int]) -> None:
-    """The game ends at the shot that sinks the last ship tile, and its score never changes after."""
+    """The game ends with the shot at its last ship tile, and the score never changes after."""
     ships = BattleshipRules().random_fleet(seed)
     game = BattleshipGame(ships, np.zeros_like(ships))
     left = set(np.flatnonzero(ships).tolist())
     misses = 0
     for tile in order:
-        assert game.finished() == (not left)
+        assert game.finished == (not left)
         if left:
             misses += tile not in left
             left.discard(tile)
@@ -156,7 +156,7 @@ def test_a_batch_of_games_is_the_games_one_by_one() -> None:
         batch = batch.fire(orders[:, shot].reshape(2, 3))
         singles = [game.fire(order[shot]) for game, order in zip(singles, orders, strict=True)]
         np.testing.assert_array_equal(batch.score().ravel(), [g.score() for g in singles])
-        np.testing.assert_array_equal(batch.finished().ravel(), [g.finished() for g in singles])
+        np.testing.assert_array_equal(batch.finished.ravel(), [g.finished for g in singles])
 
 
 def test_a_board_is_drawn_in_emoji() -> None:

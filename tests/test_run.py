@@ -1,0 +1,80 @@
+"""The script: what someone sees who types the one command, shortened to a few mini-batches."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from microgrpo import neural_battleship_policy_init
+
+SCRIPT = Path(__file__).parents[1] / "microgrpo.py"
+
+
+def run(folder: Path, encoding: str) -> str:
+    """Run a copy of the script, alone in a folder and with M = 20, as if piped."""
+    source = SCRIPT.read_text(encoding="utf-8")
+    assert source.count("M: int = 2000") == 1
+    (folder / "microgrpo.py").write_text(
+        source.replace("M: int = 2000", "M: int = 20"), encoding="utf-8"
+    )
+    output = subprocess.run(
+        [sys.executable, "microgrpo.py"],
+        cwd=folder,
+        env=os.environ | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"},
+        capture_output=True,
+        check=True,
+    )
+    assert not output.stderr
+    return output.stdout.decode(encoding)
+
+
+def test_a_run_shows_what_came_of_it(tmp_path: Path) -> None:
+    """A line on what happens, progress, scores, a game in emoji, and two files."""
+    lines = run(tmp_path, "utf-8").splitlines()
+    assert "20 mini-batches" in lines[0]
+    assert [line.split()[1] for line in lines[1:3]] == ["1", "20"]
+    words = lines[3].replace(",", "").split()
+    trained, random = float(words[words.index("games:") + 1]), float(words[-1])
+    assert random == pytest.approx(0.153, abs=0.01)
+    assert trained > random + 0.05
+    boards = [line.split("  ") for line in lines if "🌊" in line]
+    assert [len(row) for row in boards] == [6] * 5
+    assert "🚢" not in "".join(row[-1] for row in boards)  # the game is played to its end
+    assert sum(row[-1].count("💥") for row in boards) == 9
+
+    with np.load(tmp_path / "battleship_policy.npz") as saved:
+        for name, value in neural_battleship_policy_init().items():
+            assert saved[name].shape == value.shape
+            assert saved[name].dtype == np.float32
+            assert (saved[name] != value).all()
+    header, *curve = (tmp_path / "battleship_rewards.csv").read_text().splitlines()
+    assert header == "reward_val"
+    assert len(curve) == 20
+    assert f"held-out {float(curve[-1]):.3f}" in lines[2]
+
+
+def test_a_run_survives_a_terminal_without_emoji(tmp_path: Path) -> None:
+    """ASCII shows question marks for ships, but the run ends well."""
+    assert run(tmp_path, "ascii").splitlines()[-1].startswith("Saved")
+
+
+def test_the_code_fits_a_sitting() -> None:
+    """At most 300 lines that are not blank, a comment or a docstring, none wider than 100."""
+    import ast  # noqa: PLC0415 - only this test reads code
+    import io  # noqa: PLC0415
+    import tokenize  # noqa: PLC0415
+
+    source = SCRIPT.read_text(encoding="utf-8")
+    assert max(map(len, source.splitlines())) <= 100
+    layout = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
+    code: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type not in layout | {tokenize.ENDMARKER}:
+            code.update(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            code.difference_update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    assert len(code) <= 300
