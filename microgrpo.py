@@ -100,9 +100,9 @@ class BattleshipGame:
 
     def score(self) -> NDArray[np.float64]:
         """1 - misses / (tiles of water + 1) for a finished game, 0 for any other, [...]."""
-        misses = (self.shots & ~self.ships).sum(axis=(-2, -1))
-        water = (~self.ships).sum(axis=(-2, -1))
-        return np.where(self.finished, 1 - misses / (water + 1), 0.0)
+        water = ~self.ships
+        misses = (self.shots & water).sum(axis=(-2, -1))
+        return np.where(self.finished, 1 - misses / (water.sum(axis=(-2, -1)) + 1), 0.0)
 
     def fire(self, tiles: Array) -> "BattleshipGame":
         """Shoot at one of the N*N tiles of each game, tiles [...]; finished games stay as they are.
@@ -117,8 +117,7 @@ class BattleshipGame:
 
     def __str__(self) -> str:
         """Draw the boards side by side: 🌊 no ship, 🚢 ship, 💦 miss, 💥 hit."""
-        emoji = np.array([["🌊", "💦"], ["🚢", "💥"]])
-        tiles = emoji[self.ships.astype(int), self.shots.astype(int)]
+        tiles = np.array([["🌊", "💦"], ["🚢", "💥"]])[1 * self.ships, 1 * self.shots]
         lines = tiles.reshape(-1, *tiles.shape[-2:]).swapaxes(0, 1)  # [N, boards, N]
         return "\n".join("  ".join(map("".join, line)) for line in lines)
 
@@ -472,9 +471,9 @@ if __name__ == "__main__":
 
     tiles = rollout(θ_star, grpo_config, test_seeds[:1])[1]  # [shots] where the policy fired
     shots = np.cumsum(tiles[:, None] == np.arange(25), axis=0).reshape(-1, 5, 5) > 0
-    moments = np.linspace(0, len(tiles) - 1, num=6, dtype=int)
-    print(f"One of them, after {', '.join(map(str, moments + 1))} shots:")
-    print(BattleshipGame(BattleshipRules().random_fleet(test_seeds[0]), shots[moments]))
+    shots = shots[np.linspace(0, len(shots) - 1, num=6, dtype=int)]
+    print("One of them, from the first shot to the last:")
+    print(BattleshipGame(BattleshipRules().random_fleet(test_seeds[0]), shots))
 
     np.savez("battleship_policy.npz", **θ_star)
     np.savetxt("battleship_rewards.csv", rewards_val, header="reward_val", comments="")
