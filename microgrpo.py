@@ -76,10 +76,9 @@ class BattleshipRules:
         """
         check(Integral, 0, seed=seed)
         rng = np.random.default_rng(seed)
+        slots = [ship_slots(self.board_size, length) for length in self.ships]
         for throws in (32, 100_000):
-            fleets = np.zeros((throws, self.board_size, self.board_size), np.int8)
-            for slots in (ship_slots(self.board_size, length) for length in self.ships):
-                fleets += slots[rng.integers(len(slots), size=throws)]
+            fleets = np.sum([slot[rng.integers(len(slot), size=throws)] for slot in slots], axis=0)
             legal = (fleets <= 1).all(axis=(1, 2))
             if legal.any():
                 return np.asarray(fleets[legal.argmax()], np.bool_)
@@ -100,9 +99,8 @@ class BattleshipGame:
 
     def score(self) -> NDArray[np.float64]:
         """1 - misses / (tiles of water + 1) for a finished game, 0 for any other, [...]."""
-        water = ~self.ships
-        misses = (self.shots & water).sum(axis=(-2, -1))
-        return np.where(self.finished, 1 - misses / (water.sum(axis=(-2, -1)) + 1), 0.0)
+        misses = (self.shots & ~self.ships).sum(axis=(-2, -1))
+        return np.where(self.finished, 1 - misses / ((~self.ships).sum(axis=(-2, -1)) + 1), 0.0)
 
     def fire(self, tiles: Array) -> "BattleshipGame":
         """Shoot at one of the N*N tiles of each game, tiles [...]; finished games stay as they are.
@@ -160,9 +158,8 @@ class BattleshipEnv:
         """Fire one shot in every game, ignored where it is over; ValueError for an illegal one."""
         if np.shape(actions) != (self.num_envs,):
             raise ValueError(f"actions must have shape ({self.num_envs},), got {actions!r}")
-        was_finished = self.game.finished
-        self.game = self.game.fire(np.asarray(actions))
-        rewards, terminated = np.where(was_finished, 0.0, self.game.score()), self.game.finished
+        before, self.game = self.game, self.game.fire(np.asarray(actions))
+        rewards, terminated = self.game.score() - before.score(), self.game.finished
         return self._observations(), rewards, terminated, np.zeros_like(terminated), {}
 
     def _observations(self) -> NDArray[np.float32]:
@@ -240,6 +237,7 @@ class GRPOConfig:
     scale_rewards: Literal["group", "batch", "none"] = "group"  # whose std divides the advantages
     loss_type: Literal["grpo", "dapo", "dr_grpo"] = "grpo"  # weight of a step: see grpo_objective
     lr_schedule: Literal["constant", "linear"] = "constant"  # linear: to 0 over M
+    max_grad_norm: float = 0.2  # longer gradients, which a rare action can cause, are shortened
     num_val: int = 128  # held-out episodes played after each mini-batch
     seed: int = 42  # everything random in training follows from it
 
@@ -248,7 +246,8 @@ class GRPOConfig:
         check(Integral, 2, G=self.G)  # a trajectory alone in its group has nothing to beat
         check(Integral, 1, num_val=self.num_val)
         check(Integral, 0, seed=self.seed)
-        check(Real, 0, ε=self.ε, β=self.β, ε_high=self.ε if self.ε_high is None else self.ε_high)
+        check(Real, 0, ε=self.ε, β=self.β, ε_high=self.ε_high or 0)
+        check(Real, 1e-9, max_grad_norm=self.max_grad_norm)
         for option in ("scale_rewards", "loss_type", "lr_schedule"):
             value, choices = getattr(self, option), get_args(GRPOConfig.__annotations__[option])
             if value not in choices:
@@ -388,8 +387,7 @@ class AdamWOptimizer:
             m[name] = self.β1 * self.m[name] + (1 - self.β1) * g
             v[name] = self.β2 * self.v[name] + (1 - self.β2) * g**2
             m_hat, v_hat = m[name] / (1 - self.β1**t), v[name] / (1 - self.β2**t)
-            decayed = self.params[name] * (1 - α * self.λ)
-            params[name] = decayed - α * m_hat / (np.sqrt(v_hat) + self.ε)
+            params[name] = (1 - α * self.λ) * params[name] - α * m_hat / (np.sqrt(v_hat) + self.ε)
         if not all(np.isfinite(value).all() for value in (*params.values(), *v.values())):
             raise FloatingPointError("gradient or parameters are no longer finite")
         self.params, self.m, self.v, self.steps = params, m, v, t
@@ -432,8 +430,10 @@ def train_grpo(
             drawn = replay_buffer[rng.integers(len(replay_buffer))]
             J, gradient = objective_and_gradient(optimizer.params, drawn, config)
             objective.append(float(J))
+            norm = float(np.sqrt(sum((g**2).sum() for g in gradient.values())))
+            scale = -config.max_grad_norm / max(config.max_grad_norm, norm)  # J is to be maximised
             try:
-                optimizer.step({name: -g for name, g in gradient.items()}, lr_scale)
+                optimizer.step({name: scale * g for name, g in gradient.items()}, lr_scale)
             except FloatingPointError as error:
                 raise FloatingPointError(f"mini-batch {i}: {error}; lower learning_rate") from error
 

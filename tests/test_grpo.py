@@ -347,6 +347,7 @@ NAN, INF = float("nan"), float("inf")
         ("max_steps", [0, -1, 1.5, NAN, INF]),
         ("num_val", [0, -1, 1.5, NAN]),
         ("seed", [-1, 1.5, NAN, None]),
+        ("max_grad_norm", [-0.1, 0, NAN, INF, None]),
         ("scale_rewards", ["std", None, True, NAN]),
         ("loss_type", ["bnpo", None, 0]),
         ("lr_schedule", ["cosine", None]),
