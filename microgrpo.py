@@ -44,12 +44,11 @@ def check(kind: type[Any], low: float, high: float = np.inf, **fields: Any) -> N
 
 @lru_cache
 def ship_slots(board_size: int, length: int) -> NDArray[np.int8]:
-    """Every place where a ship of this length fits, as boards of zeros and ones [slots, N, N]."""
+    """List every place where a ship of this length fits, as zeros and ones [slots, N, N]."""
     tile, start = np.arange(board_size), np.arange(board_size - length + 1)[:, None]
     line = (start <= tile) & (tile < start + length)  # [starts, N]
-    horizontal = np.kron(np.eye(board_size, dtype=np.int8), line).reshape(
-        -1, board_size, board_size
-    )
+    rows = np.kron(np.eye(board_size, dtype=np.int8), line)  # [N * starts, N*N]
+    horizontal = rows.reshape(-1, board_size, board_size)
     return np.concatenate([horizontal, horizontal.swapaxes(1, 2)])
 
 
@@ -236,7 +235,7 @@ class GRPOConfig:
     max_steps: int = 1000  # trajectories are cut there
     scale_rewards: Literal["group", "batch", "none"] = "group"  # whose std divides the advantages
     loss_type: Literal["grpo", "dapo", "dr_grpo"] = "grpo"  # weight of a step: see grpo_objective
-    lr_schedule: Literal["constant", "linear"] = "constant"  # linear: to 0 over M
+    lr_schedule: Literal["constant", "linear"] = "constant"  # "linear" falls to 0 over the M
     max_grad_norm: float = 0.2  # longer gradients, which a rare action can cause, are shortened
     num_val: int = 128  # held-out episodes played after each mini-batch
     seed: int = 42  # everything random in training follows from it
@@ -296,6 +295,7 @@ def rollout(θ: Params, config: GRPOConfig, seeds: Sequence[int]) -> tuple[Array
         observations, rewards, terminated, truncated, _ = environment.step(actions)
         returns[running] += rewards[running]
         running = running[~(terminated | truncated)[running]]
+    check(Real, np.finfo(float).min, rewards=returns.sum())
     return *map(np.concatenate, zip(*steps, strict=True)), returns
 
 

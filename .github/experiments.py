@@ -4,8 +4,8 @@
 # ///
 """Measure every result that the README quotes, and keep them in `results.json` beside this file.
 
-uv run .github/experiments.py                      everything, about half an hour on two cores
-uv run .github/experiments.py seeds ablations      some of it: seeds, ablations, boards
+`uv run .github/experiments.py` takes about half an hour on two cores; name one or more of seeds,
+ablations and boards to measure only these.
 """
 
 import json

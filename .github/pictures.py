@@ -108,7 +108,7 @@ def draw_game(θ: dict[str, Any], seed: int = 10_003) -> None:
 def draw_ablations(table: dict[str, list[float]]) -> None:
     """Draw the score of each variant: every seed a dot, the mean a line."""
     _, axes = plt.subplots(figsize=(8, 4))
-    for height, (name, scores) in enumerate(reversed(table.items())):
+    for height, scores in enumerate(reversed(table.values())):
         color = ORANGE if height == len(table) - 1 else BLUE
         axes.plot(scores, [height] * len(scores), "o", color=color, alpha=0.6, markersize=6)
         axes.plot([np.mean(scores)] * 2, [height - 0.3, height + 0.3], color=color, linewidth=2)

@@ -59,22 +59,3 @@ def test_a_run_shows_what_came_of_it(tmp_path: Path) -> None:
 def test_a_run_survives_a_terminal_without_emoji(tmp_path: Path) -> None:
     """ASCII shows question marks for ships, but the run ends well."""
     assert run(tmp_path, "ascii").splitlines()[-1].startswith("Saved")
-
-
-def test_the_code_fits_a_sitting() -> None:
-    """At most 300 lines that are not blank, a comment or a docstring, none wider than 100."""
-    import ast  # noqa: PLC0415 - only this test reads code
-    import io  # noqa: PLC0415
-    import tokenize  # noqa: PLC0415
-
-    source = SCRIPT.read_text(encoding="utf-8")
-    assert max(map(len, source.splitlines())) <= 100
-    layout = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
-    code: set[int] = set()
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type not in layout | {tokenize.ENDMARKER}:
-            code.update(range(token.start[0], token.end[0] + 1))
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            code.difference_update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
-    assert len(code) <= 300

@@ -1,0 +1,185 @@
+"""The README: every block of Python runs as printed, and every number comes from somewhere."""
+
+import ast
+import io
+import itertools
+import json
+import re
+import tokenize
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_references import (
+    CORNER_COLOUR,
+    OTHER_COLOUR,
+    WHOLE_BOARD,
+    greedy_posterior_scores,
+    hunt_and_target_scores,
+    random_shots_score,
+)
+
+from microgrpo import BattleshipEnv, GRPOConfig
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SOURCE = (ROOT / "microgrpo.py").read_text(encoding="utf-8")
+RESULTS = json.loads((ROOT / ".github" / "results.json").read_text(encoding="utf-8"))
+BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+def run(marker: str, **changes: str) -> dict[str, Any]:
+    """Execute the one block that contains a marker, as printed or with changes to its text."""
+    (block,) = [block for block in BLOCKS if marker in block]
+    for old, new in changes.items():
+        assert block.count(old) == 1
+        block = block.replace(old, new)
+    names: dict[str, Any] = {"__name__": "readme"}
+    exec(compile(block, "README.md", "exec"), names)  # noqa: S102 - it is our own README
+    return names
+
+
+def table(heading: str) -> list[list[str]]:
+    """Give the cells of the table that follows a heading or a line, without its header."""
+    after = README[README.index(heading) :]
+    rows = re.search(r"(?:^\|.*\n)+", after, flags=re.MULTILINE)
+    assert rows
+    lines = rows.group().splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+
+
+# %% The file
+
+
+def code_lines() -> set[int]:
+    """Find the lines of the script that are not blank, a comment or a docstring."""
+    layout = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
+    lines: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(SOURCE).readline):
+        if token.type not in layout | {tokenize.ENDMARKER}:
+            lines.update(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(ast.parse(SOURCE)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            lines.difference_update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    return lines
+
+
+def test_the_file_fits_a_sitting() -> None:
+    """At most 300 lines of code, none wider than 100 characters."""
+    assert len(code_lines()) <= 300
+    assert max(map(len, SOURCE.splitlines())) <= 100
+
+
+def test_the_sections_have_the_lines_that_the_table_says() -> None:
+    """One row per section, in order."""
+    code = code_lines()
+    text = SOURCE.splitlines()
+    starts = [number for number, line in enumerate(text, 1) if line.startswith("# %% ")]
+    names = ["(imports)"] + [text[start - 1].removeprefix("# %% ") for start in starts]
+    bounds = [1, *starts, len(text) + 1]
+    counts = [
+        sum(first <= line < end for line in code) for first, end in itertools.pairwise(bounds)
+    ]
+    rows = [(row[0], int(row[1])) for row in table("## The file")]
+    assert rows == list(zip(names, counts, strict=True))
+    assert f"{len(code)} lines of code" in README
+
+
+def test_the_table_of_the_configuration_is_true() -> None:
+    """Every field, in order, with its default."""
+    fields = GRPOConfig.__dataclass_fields__
+    names: list[str] = []
+    for first, default, _ in table("| field | default"):
+        own = re.findall(r"`(\w+)`", first)
+        names += own
+        values = [fields[name].default for name in own if name not in ("environment", "policy")]
+        shown = [str(value).replace("None", "`None`") for value in values]
+        shown = [f'`"{text}"`' if isinstance(v, str) else text for v, text in zip(values, shown)]  # noqa: B905
+        assert default == ", ".join(shown)
+    assert names == list(fields)
+
+
+def test_every_link_into_the_repository_leads_somewhere() -> None:
+    """Files exist, and headings too."""
+    headings = {
+        re.sub(r"[^\w -]", "", line.lstrip("# ")).lower().replace(" ", "-")
+        for line in README.splitlines()
+        if line.startswith("#")
+    }
+    for target in re.findall(r"\]\(([^)]+)\)", README):
+        if target.startswith("#"):
+            assert target[1:] in headings, target
+        elif not target.startswith("https://"):
+            assert (ROOT / target).exists(), target
+
+
+# %% Numbers
+
+
+def test_the_reference_scores_are_those_of_the_reference_players() -> None:
+    """What the README says of other players is what they score."""
+    for score in (
+        random_shots_score(),
+        hunt_and_target_scores(WHOLE_BOARD, games=40).mean(),
+        greedy_posterior_scores().mean(),
+    ):
+        assert f"{score:.3f}" in README
+    better = hunt_and_target_scores(OTHER_COLOUR, games=40).mean()
+    assert better > hunt_and_target_scores(CORNER_COLOUR, games=40).mean()
+    assert f"{better:.3f}" in README
+
+
+def test_the_seeds_are_quoted_as_measured() -> None:
+    """Ten runs of the default: mean, worst and best."""
+    scores = [run["score"] for run in RESULTS["seeds"]]
+    assert len(scores) == 10
+    assert f"**{np.mean(scores):.3f}**" in README
+    assert f"{min(scores):.3f} to {max(scores):.3f}" in README
+    assert min(scores) > 0.57
+
+
+def test_the_ablations_are_quoted_as_measured() -> None:
+    """Mean and range of each variant."""
+    rows = {row[0].strip("`"): row[1:] for row in table("| change | mean")}
+    assert rows.keys() == RESULTS["ablations"].keys()
+    for name, scores in RESULTS["ablations"].items():
+        mean, extremes = rows[name]
+        assert mean == f"{np.mean(scores):.3f}"
+        assert extremes == f"{min(scores):.3f} to {max(scores):.3f}"
+
+
+def test_the_larger_boards_are_quoted_as_measured() -> None:
+    """Random play, hunt & target, and ten minutes of training."""
+    rows = {row[0]: row[2:] for row in table("| board | ships")}
+    assert rows.keys() == RESULTS["boards"].keys()
+    for name, result in RESULTS["boards"].items():
+        shown = [f"{result[player]:.3f}" for player in ("random", "hunt & target", "trained")]
+        assert rows[name] == shown
+
+
+# %% Blocks
+
+
+def test_every_block_is_tested_here() -> None:
+    """A new block of Python needs a test below."""
+    markers = ("M=300", "dr_grpo =", "Signpost", "CartPole", "What number")
+    for block in BLOCKS:
+        assert sum(marker in block for marker in markers) == 1
+    assert len(BLOCKS) == len(markers)
+
+
+def test_train_it_yourself(capsys: pytest.CaptureFixture[str]) -> None:
+    """The configuration trains."""
+    names = run("M=300")
+    assert names["rewards_val"][0] < 0.25
+    assert names["rewards_val"][-1] > 0.45
+    assert "Held-out score: 0." in capsys.readouterr().out
+
+
+def test_the_variants_are_valid() -> None:
+    """Each is a configuration that differs from plain GRPO."""
+    names = run("dr_grpo =")
+    for variant in ("dr_grpo", "dapo", "magistral", "rloo"):
+        assert names[variant] != names["grpo"]
+        assert names[variant].environment is BattleshipEnv
