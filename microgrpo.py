@@ -306,7 +306,7 @@ def mean_reward(θ: Params, config: GRPOConfig, seeds: Sequence[int]) -> float:
 
 def collect_batch(θ: Params, config: GRPOConfig, seeds: Sequence[int]) -> Batch:
     """Play a group of G trajectories from each seed; a pure function of its arguments."""
-    members = [seed for seed in seeds for _ in range(config.G)]
+    members = np.repeat(seeds, config.G).tolist()
     observations, actions, π_old, trajectory, returns = rollout(θ, config, members)
     π_ref = np.ones_like(π_old)
     if config.reference_policy is not None:

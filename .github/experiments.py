@@ -60,7 +60,9 @@ def train(config: m.GRPOConfig, learning_rate: float = LEARNING_RATE) -> dict[st
     start = time.process_time()
     θ_star, rewards_val = m.train_grpo(optimizer, config, report=lambda *_: None)
     seconds = time.process_time() - start
-    curve = [round(float(point.mean()), 4) for point in np.array_split(rewards_val, 100)]
+    curve = [
+        round(float(point.mean()), 4) for point in np.array_split(rewards_val, min(100, config.M))
+    ]
     policy = {name: np.round(value, 4).tolist() for name, value in θ_star.items()}
     score = round(exact_score(θ_star, config), 4)
     return {"score": score, "seconds": round(seconds), "curve": curve, "policy": policy}
@@ -114,10 +116,10 @@ def measure_ablations(pool: ProcessPoolExecutor) -> dict[str, list[float]]:
 # %% Boards: other rules by changing one argument
 
 BOARDS = {
-    "6 x 6": m.BattleshipRules(6, (2, 3, 3)),
-    "8 x 8": m.BattleshipRules(8, (2, 3, 3, 4)),
-    "10 x 10": m.BattleshipRules(10, (5, 4, 3, 3, 2)),
-}
+    "10 x 10": (10, m.BattleshipRules(10, (5, 4, 3, 3, 2))),
+    "8 x 8": (6, m.BattleshipRules(8, (2, 3, 3, 4))),
+    "6 x 6": (3, m.BattleshipRules(6, (2, 3, 3))),
+}  # minutes of training, and the rules
 
 
 def hunt_and_target(_: m.Params, observation: m.Array) -> m.Array:
@@ -129,35 +131,37 @@ def hunt_and_target(_: m.Params, observation: m.Array) -> m.Array:
     return np.asarray(choice / choice.sum(axis=-1, keepdims=True))
 
 
-def train_on_board(name: str, minutes: float = 10) -> dict[str, Any]:
+def train_on_board(name: str) -> dict[str, Any]:
     """Train for some minutes on other rules; beside it, random play and hunt & target."""
-    rules = BOARDS[name]
+    minutes, rules = BOARDS[name]
 
     def environment(n: int) -> m.BattleshipEnv:
         return m.BattleshipEnv(n, rules)
 
-    config = replace(DEFAULT, environment=environment, M=10)
-    optimizer = m.AdamWOptimizer(m.neural_battleship_policy_init(rules), LEARNING_RATE / 2)
-    start = time.process_time()
-    m.train_grpo(optimizer, config, report=lambda *_: None)
-    mini_batches = int(10 * 60 * minutes / (time.process_time() - start))
-    optimizer = m.AdamWOptimizer(m.neural_battleship_policy_init(rules), LEARNING_RATE / 2)
-    start = time.process_time()
-    m.train_grpo(optimizer, replace(config, M=mini_batches), report=lambda *_: None)
+    def trained(mini_batches: int) -> tuple[m.Params, float]:
+        start = time.process_time()
+        optimizer = m.AdamWOptimizer(m.neural_battleship_policy_init(rules), LEARNING_RATE / 2)
+        m.train_grpo(optimizer, replace(config, M=mini_batches), report=lambda *_: None)
+        return optimizer.params, (time.process_time() - start) / 60
+
+    config = replace(DEFAULT, environment=environment)
+    _, first_minutes = trained(10)
+    mini_batches = int(1.4 * 10 * minutes / first_minutes)  # games get shorter with experience
+    θ_star, minutes = trained(mini_batches)
 
     seeds = range(10_001, 12_001, 2)
     at_random = replace(config, policy=lambda _, seen: m.reference_battleship_policy(seen))
     return {
         "random": m.mean_reward({}, at_random, seeds),
         "hunt & target": m.mean_reward({}, replace(config, policy=hunt_and_target), seeds),
-        "trained": m.mean_reward(optimizer.params, config, seeds),
-        "mini_batches": mini_batches,
-        "seconds": time.process_time() - start,
+        "trained": m.mean_reward(θ_star, config, seeds),
+        "mini-batches": mini_batches,
+        "minutes": round(minutes, 1),
     }
 
 
 def measure_boards(pool: ProcessPoolExecutor) -> dict[str, dict[str, Any]]:
-    """Train for about ten minutes on each of three larger boards."""
+    """Train for a few minutes of one core's time on each of three larger boards."""
     boards = dict(zip(BOARDS, pool.map(train_on_board, BOARDS), strict=True))
     for name, row in boards.items():
         print(name, {key: round(value, 3) for key, value in row.items()}, flush=True)
@@ -174,4 +178,4 @@ if __name__ == "__main__":
     with ProcessPoolExecutor(max_workers=os.cpu_count()) as workers:
         for name in sys.argv[1:] or measures:
             results[name] = measures[name](workers)
-            RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+            RESULTS.write_text(json.dumps(results) + "\n")

@@ -28,6 +28,7 @@ from test_references import (
 from microgrpo import BattleshipRules, neural_battleship_policy
 
 BLUE, ORANGE, GREY = "#3b82f6", "#f97316", "#808890"  # all three show on white and on black
+HEAT = mpl.colormaps["Blues"].with_extremes(bad="#d5d9e0")
 mpl.rcParams |= {
     "axes.edgecolor": GREY,
     "axes.labelcolor": GREY,
@@ -71,13 +72,15 @@ def draw_learning_curve(seeds: list[dict[str, Any]]) -> None:
 def draw_board(axes: Axes, heat: np.ndarray, observation: np.ndarray, tile: int) -> None:
     """Draw one board: heat on unknown tiles, shots so far, and a frame around the next shot."""
     shown = np.where(observation == 0, heat, np.nan)
-    axes.imshow(shown, cmap="Blues", vmin=0, vmax=max(float(np.nanmax(shown)), 1e-9))
+    axes.imshow(shown, cmap=HEAT, vmin=0, vmax=max(float(np.nanmax(shown)), 1e-9))
     for (row, column), seen in np.ndenumerate(observation):
         if seen:
             marker, color = ("X", ORANGE) if seen > 0 else ("o", GREY)
             axes.plot(column, row, marker, color=color, markersize=7 if seen > 0 else 4)
     row, column = divmod(tile, 5)
-    frame = plt.Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, color=ORANGE, linewidth=2)
+    frame = mpl.patches.Rectangle(
+        (column - 0.5, row - 0.5), 1, 1, fill=False, color=ORANGE, linewidth=2
+    )
     axes.add_patch(frame)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(True)

@@ -1,5 +1,6 @@
 """GRPO: rollouts, advantages and the objective, beside the papers' formulas as plain loops."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -263,13 +264,15 @@ def test_collect_batch_is_a_pure_function() -> None:
     """The same θ, config and seeds give the same batch; another seed of either gives another."""
     θ = neural_battleship_policy_init()
 
-    def actions(config: GRPOConfig, seeds: list[int]) -> tuple[int, ...]:
+    def actions(config: GRPOConfig, seeds: Sequence[int]) -> tuple[int, ...]:
         return tuple(collect_batch(θ, config, seeds).actions)
 
     first = actions(BATTLESHIP, [1, 2])
     assert first == actions(BATTLESHIP, [1, 2])
     assert first != actions(replace(BATTLESHIP, seed=1), [1, 2])
     assert first != actions(BATTLESHIP, [1, 3])
+    assert first == actions(BATTLESHIP, range(1, 3))
+    assert first == actions(BATTLESHIP, np.array([1, 2]))  # type: ignore[arg-type]
 
 
 def test_actions_are_sampled_from_the_policy() -> None:
