@@ -65,13 +65,14 @@ class BattleshipRules:
             raise ValueError(f"ships must be a tuple of lengths, got {self.ships!r}")
         for length in self.ships:
             check(Integral, 1, self.board_size + 1, ships=length)
+        check(Integral, 1, self.board_size**2 + 1, tiles_of_ships=sum(self.ships))
         self.random_fleet(seed=0)
 
     @lru_cache(maxsize=4096)  # noqa: B019 - the held-out fleets come back after every mini-batch
     def random_fleet(self, seed: int) -> NDArray[np.bool_]:
         """Draw a fleet [N, N] uniformly from all legal ones: throw ships until none overlap.
 
-        Raises ValueError if none of 100,000 throws is legal: the ships fit hardly ever, or never.
+        Raises ValueError if none of 100,000 throws is legal: the ships fit rarely or never.
         """
         check(Integral, 0, seed=seed)
         rng = np.random.default_rng(seed)
@@ -81,32 +82,33 @@ class BattleshipRules:
             legal = (fleets <= 1).all(axis=(1, 2))
             if legal.any():
                 return np.asarray(fleets[legal.argmax()], np.bool_)
-        raise ValueError(f"ships={self.ships} do not fit on a board of side {self.board_size}")
+        raise ValueError(f"ships={self.ships} fit board_size={self.board_size} rarely or never")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BattleshipGame:
     """Solo games played in lockstep; leading dimensions, if any, are batch dimensions."""
 
-    ships: NDArray[np.bool_]  # [..., N, N]
-    shots: NDArray[np.bool_]  # [..., N, N]
+    fleet: NDArray[np.bool_]  # [..., N, N] where the ships are
+    shots: NDArray[np.bool_]  # [..., N, N] where the shots fell
 
     @cached_property
     def finished(self) -> NDArray[np.bool_]:
         """Whether the whole fleet is hit, [...]."""
-        return np.asarray((self.shots | ~self.ships).all(axis=(-2, -1)))
+        return np.asarray((self.shots | ~self.fleet).all(axis=(-2, -1)))
 
     def score(self) -> NDArray[np.float64]:
         """1 - misses / (tiles of water + 1) for a finished game, 0 for any other, [...]."""
-        misses = (self.shots & ~self.ships).sum(axis=(-2, -1))
-        return np.where(self.finished, 1 - misses / ((~self.ships).sum(axis=(-2, -1)) + 1), 0.0)
+        misses = (self.shots & ~self.fleet).sum(axis=(-2, -1))
+        return np.where(self.finished, 1 - misses / ((~self.fleet).sum(axis=(-2, -1)) + 1), 0.0)
 
-    def fire(self, tiles: Array) -> "BattleshipGame":
+    def fire(self, tiles: Array | int) -> "BattleshipGame":
         """Shoot at one of the N*N tiles of each game, tiles [...]; finished games stay as they are.
 
         Raises ValueError for a tile that is off the board or was fired at before.
         """
-        shot = (tiles[..., None] == np.arange(self.ships.shape[-1] ** 2)).reshape(self.ships.shape)
+        tiles = np.asarray(tiles)
+        shot = (tiles[..., None] == np.arange(self.fleet.shape[-1] ** 2)).reshape(self.fleet.shape)
         legal = self.finished | (shot & ~self.shots).any(axis=(-2, -1))
         if not legal.all():
             raise ValueError(f"actions must be tiles not fired at yet, got {tiles[~legal]}")
@@ -114,8 +116,8 @@ class BattleshipGame:
 
     def __str__(self) -> str:
         """Draw the boards side by side: 🌊 no ship, 🚢 ship, 💦 miss, 💥 hit."""
-        tiles = np.array([["🌊", "💦"], ["🚢", "💥"]])[1 * self.ships, 1 * self.shots]
-        lines = tiles.reshape(-1, *tiles.shape[-2:]).swapaxes(0, 1)  # [N, boards, N]
+        emoji = np.array(["🌊", "💦", "🚢", "💥"])[2 * self.fleet + self.shots]
+        lines = emoji.reshape(-1, *emoji.shape[-2:]).swapaxes(0, 1)  # [N, boards, N]
         return "\n".join("  ".join(map("".join, line)) for line in lines)
 
 
@@ -127,7 +129,7 @@ class Environment(Protocol):
     """n episodes in lockstep, with the signatures of `gymnasium.vector.VectorEnv`."""
 
     def reset(self, *, seed: Sequence[int]) -> tuple[Array, dict[str, Any]]:
-        """Start n episodes, equal seeds from equal starts; give observations [n, ...], info."""
+        """Start n episodes, the same for the same seed; give observations [n, ...], info."""
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
         """Take actions [n]; give observations [n, ...], rewards, terminated, truncated, info."""
@@ -149,20 +151,20 @@ class BattleshipEnv:
         """Hide a fleet for each of the n seeds, integers from 0; ValueError for anything else."""
         if len(seed) != self.num_envs:
             raise ValueError(f"seed must hold num_envs={self.num_envs} integers, got {len(seed)}")
-        ships = np.stack([self.rules.random_fleet(fleet_seed) for fleet_seed in seed])
-        self.game = BattleshipGame(ships, shots=np.zeros_like(ships))
+        fleet = np.stack([self.rules.random_fleet(fleet_seed) for fleet_seed in seed])
+        self.game = BattleshipGame(fleet, shots=np.zeros_like(fleet))
         return self._observations(), {}
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
         """Fire one shot in every game, ignored where it is over; ValueError for an illegal one."""
         if np.shape(actions) != (self.num_envs,):
             raise ValueError(f"actions must have shape ({self.num_envs},), got {actions!r}")
-        before, self.game = self.game, self.game.fire(np.asarray(actions))
+        before, self.game = self.game, self.game.fire(actions)
         rewards, terminated = self.game.score() - before.score(), self.game.finished
         return self._observations(), rewards, terminated, np.zeros_like(terminated), {}
 
     def _observations(self) -> NDArray[np.float32]:
-        return (np.where(self.game.ships, 1, -1) * self.game.shots).astype(np.float32)
+        return (np.where(self.game.fleet, 1, -1) * self.game.shots).astype(np.float32)
 
 
 # %% Policy
@@ -179,7 +181,10 @@ def board_symmetries(board_size: int) -> NDArray[np.int_]:
 def neural_battleship_policy_init(
     rules: BattleshipRules = BattleshipRules(), seed: int = 42, hidden: int = 32
 ) -> Params:
-    """Draw the parameters of a network of 8 * hidden units; it starts close to random play."""
+    """Draw the parameters of a network of 8 * hidden units that plays almost at random.
+
+    They are W1 [N*N, 2, hidden] for hits and misses, b1 [hidden] and W2 [N*N, hidden].
+    """
     check(Integral, 0, seed=seed)
     check(Integral, 1, hidden=hidden)
     rng, tiles = np.random.default_rng(seed), rules.board_size**2
@@ -195,13 +200,14 @@ def neural_battleship_policy(θ: Params, observation: Array) -> Any:
     copies, one for each symmetry of the board, that share their weights.
     """
     symmetries = board_symmetries(observation.shape[-1])
-    tiles = observation.reshape(*observation.shape[:-2], -1)  # [..., N*N]
-    hits_and_misses = np.concatenate([tiles == 1, tiles == -1], axis=-1).astype(np.float32)
+    board = observation.reshape(*observation.shape[:-2], -1)  # [..., N*N]
+    hits_and_misses = np.concatenate([board == 1, board == -1], axis=-1).astype(np.float32)
+    # The copies side by side: W1 [2 * N*N, 8 * hidden], W2 [8 * hidden, N*N].
     W1 = anp.transpose(θ["W1"][symmetries], (2, 1, 0, 3)).reshape(hits_and_misses.shape[-1], -1)
-    W2 = anp.transpose(θ["W2"][symmetries], (0, 2, 1)).reshape(-1, tiles.shape[-1])
+    W2 = anp.transpose(θ["W2"][symmetries], (0, 2, 1)).reshape(-1, board.shape[-1])
     h = anp.tanh(hits_and_misses @ W1 + anp.tile(θ["b1"], 8))  # [..., 8 * hidden]
-    logits = h @ W2 + np.float32(-1e9) * (tiles != 0)
-    # Softmax is the same for shifted logits: the shift keeps exp in range and needs no gradient.
+    logits = h @ W2 + np.float32(-3e38) * (board != 0)  # exp makes 0 of what is fired at
+    # A shift cancels out of the softmax: it keeps exp in range, and needs no gradient.
     p = anp.exp(logits - getval(logits).max(axis=-1, keepdims=True))
     return p / anp.sum(p, axis=-1, keepdims=True)
 
@@ -226,7 +232,7 @@ class GRPOConfig:
     reference_policy: Callable[[Array], Array] | None = None  # observations -> probabilities
     ε: float = 0.2  # probability ratios are clipped to 1-ε .. 1+ε
     ε_high: float | None = None  # or to 1-ε .. 1+ε_high: DAPO's clip-higher (arXiv 2503.14476)
-    β: float = 0.001  # weight of the KL divergence from the reference policy
+    β: float = 0.001  # weight of the KL divergence from the reference policy; 0 without one
     G: int = 16  # trajectories per group, all from the same start
     B: int = 16  # groups per mini-batch
     M: int = 2000  # mini-batches
@@ -236,7 +242,7 @@ class GRPOConfig:
     scale_rewards: Literal["group", "batch", "none"] = "group"  # whose std divides the advantages
     loss_type: Literal["grpo", "dapo", "dr_grpo"] = "grpo"  # weight of a step: see grpo_objective
     lr_schedule: Literal["constant", "linear"] = "constant"  # "linear" falls to 0 over the M
-    max_grad_norm: float = 0.2  # longer gradients, which a rare action can cause, are shortened
+    max_grad_norm: float = 0.2  # a rare action can cause a long gradient: shorten it to this
     num_val: int = 128  # held-out episodes played after each mini-batch
     seed: int = 42  # everything random in training follows from it
 
@@ -251,11 +257,10 @@ class GRPOConfig:
             value, choices = getattr(self, option), get_args(GRPOConfig.__annotations__[option])
             if value not in choices:
                 raise ValueError(f"{option} must be one of {choices}, got {value!r}")
-        for function in ("environment", "policy"):
-            if not callable(getattr(self, function)):
-                raise ValueError(f"{function} must be callable, got {getattr(self, function)!r}")
-        if self.β > 0 and not callable(self.reference_policy):
-            raise ValueError(f"β={self.β} needs a reference_policy, got {self.reference_policy!r}")
+        for function in ("environment", "policy", "reference_policy"):
+            value = getattr(self, function)
+            if not callable(value) and (self.β or (function, value) != ("reference_policy", None)):
+                raise ValueError(f"{function} must be callable at β={self.β}, got {value!r}")
 
 
 class Batch(NamedTuple):
@@ -285,17 +290,17 @@ def rollout(θ: Params, config: GRPOConfig, seeds: Sequence[int]) -> tuple[Array
     while running.size and len(steps) < config.max_steps:
         seen = observations[running]
         π = config.policy(θ, seen)  # [running, actions]
-        if not (abs(π.sum(axis=-1) - 1) < 1e-3).all():
+        if not (abs(abs(π).sum(axis=-1) - 1) < 1e-3).all():
             raise ValueError(f"policy must give probabilities that sum to 1, got {π}")
         # Exact sampling: p / Exponential(1) is the largest with probability p, and never if p is 0.
         sampled = (π / rng.standard_exponential(π.shape)).argmax(axis=-1)
         steps.append((seen, sampled, π[np.arange(running.size), sampled], running))
 
         actions[running] = sampled
-        observations, rewards, terminated, truncated, _ = environment.step(actions)
+        observations, rewards, terminated, truncated, _ = environment.step(actions.copy())
         returns[running] += rewards[running]
-        running = running[~(terminated | truncated)[running]]
-    check(Real, np.finfo(float).min, rewards=returns.sum())
+        running = running[(terminated | truncated)[running] == 0]
+    check(Real, -1e300, rewards=returns.sum())  # neither infinite nor NaN
     return *map(np.concatenate, zip(*steps, strict=True)), returns
 
 
@@ -306,7 +311,7 @@ def mean_reward(θ: Params, config: GRPOConfig, seeds: Sequence[int]) -> float:
 
 def collect_batch(θ: Params, config: GRPOConfig, seeds: Sequence[int]) -> Batch:
     """Play a group of G trajectories from each seed; a pure function of its arguments."""
-    members = np.repeat(seeds, config.G).tolist()
+    members = np.repeat(np.array(seeds, object), config.G).tolist()
     observations, actions, π_old, trajectory, returns = rollout(θ, config, members)
     π_ref = np.ones_like(π_old)
     if config.reference_policy is not None:
@@ -318,21 +323,21 @@ def collect_batch(θ: Params, config: GRPOConfig, seeds: Sequence[int]) -> Batch
 def grpo_advantages(rewards: Array, config: GRPOConfig) -> Array:
     """How much better each trajectory did than its group did on average: [B, G] -> [B, G].
 
-    "group" is DeepSeekMath's section 4.1.2, "batch" Magistral's (arXiv 2506.10910) normalization,
-    "none" Dr. GRPO's (arXiv 2503.20783).
+    In units of the standard deviation of its group (DeepSeekMath, section 4.1.2) or of the whole
+    batch (as TRL has it), or in units of reward (Dr. GRPO, arXiv 2503.20783).
     """
     advantages: Array = rewards - rewards.mean(axis=1, keepdims=True)
-    if config.scale_rewards == "group":
-        advantages = advantages / (rewards.std(axis=1, keepdims=True) + 1e-4)
-    if config.scale_rewards == "batch":
-        advantages = advantages / (rewards.std() + 1e-4)
-    return advantages
+    over = 1 if config.scale_rewards == "group" else None
+    std = rewards.std(axis=over, keepdims=True)  # [B, 1] or [1, 1]
+    return advantages if config.scale_rewards == "none" else advantages / (std + 1e-4)
 
 
 def grpo_objective(θ: Params, batch: Batch, config: GRPOConfig) -> Any:
     """Evaluate the objective of DeepSeekMath's equation 3, to be maximised.
 
-    It is the sum over all steps s of w_s (min(ρ_s A_s, clip(ρ_s, 1-ε, 1+ε) A_s) - β KL_s).
+    It is the sum over steps s of w_s (min(ρ_s A_s, clip(ρ_s, 1-ε, 1+ε_high) A_s) - β KL_s), where
+    w_s is 1 / (n |o_i|) for "grpo", |o_i| being the number of steps of the trajectory, 1 / S for
+    "dapo" (equation 8, arXiv 2503.14476) and 1 / (n max_steps) for "dr_grpo" (arXiv 2503.20783).
     """
     S, n = batch.actions.size, batch.rewards.size
     A = grpo_advantages(batch.rewards, config).reshape(n)[batch.trajectory]  # [S]
@@ -345,8 +350,8 @@ def grpo_objective(θ: Params, batch: Batch, config: GRPOConfig) -> Any:
     ρ = π / batch.π_old
     J = anp.minimum(ρ * A, anp.clip(ρ, 1 - config.ε, 1 + ε_high) * A)
     if config.β > 0:
-        r = batch.π_ref / π
-        J = J - config.β * (r - anp.log(r) - 1)  # equation 4: an unbiased estimate, never negative
+        ratio = batch.π_ref / π
+        J = J - config.β * (ratio - anp.log(ratio) - 1)  # equation 4: never negative
     return anp.sum(w[config.loss_type] * J)
 
 
@@ -356,10 +361,10 @@ def grpo_objective(θ: Params, batch: Batch, config: GRPOConfig) -> Any:
 
 @dataclass
 class AdamWOptimizer:
-    """Adam with decoupled weight decay: Loshchilov & Hutter's algorithm 2 (arXiv 1711.05101).
+    """Adam with decoupled weight decay (arXiv 1711.05101), as `torch.optim.AdamW` computes it.
 
-    Like `torch.optim.AdamW` it minimises. It works on a copy of params, and is all the state that
-    training has. A hyperparameter out of range is a ValueError naming it.
+    It minimises. It works on a copy of params, and is all the state that training has.
+    A hyperparameter out of range is a ValueError naming it.
     """
 
     params: Params
@@ -372,6 +377,8 @@ class AdamWOptimizer:
     def __post_init__(self) -> None:
         check(Real, 0, learning_rate=self.learning_rate, ε=self.ε, λ=self.λ)
         check(Real, 0, 1, β1=self.β1, β2=self.β2)
+        # A NumPy float64 among them would turn every float32 parameter into float64.
+        self.β1, self.β2, self.ε, self.λ = map(float, (self.β1, self.β2, self.ε, self.λ))
         self.params = {name: value.copy() for name, value in self.params.items()}
         self.m = self.v = {name: np.zeros_like(value) for name, value in self.params.items()}
         self.steps = 0
@@ -381,7 +388,7 @@ class AdamWOptimizer:
 
         Raises FloatingPointError, and leaves everything as it was, if the result is not finite.
         """
-        t, α = self.steps + 1, self.learning_rate * lr_scale
+        t, α = self.steps + 1, float(self.learning_rate * lr_scale)
         params, m, v = self.params.copy(), self.m.copy(), self.v.copy()
         for name, g in gradient.items():
             m[name] = self.β1 * self.m[name] + (1 - self.β1) * g
@@ -412,8 +419,9 @@ def train_grpo(
     `entropy`, both in nats per step, the number of `steps` played, `progress` (a fraction of M),
     and the list `objective` (J at each of the μ gradient steps).
 
-    Call it again to go on from where the optimizer is, also after an interruption. Raises
-    FloatingPointError if training diverges; optimizer.params are still the last finite ones.
+    Call it again to go on from the optimizer's parameters, also after an interruption; the replay
+    buffer and lr_schedule start anew. Raises FloatingPointError if training diverges, with the last
+    finite parameters still in the optimizer.
     """
     objective_and_gradient = value_and_grad(grpo_objective)
     replay_buffer: list[Batch] = []
@@ -431,18 +439,18 @@ def train_grpo(
             J, gradient = objective_and_gradient(optimizer.params, drawn, config)
             objective.append(float(J))
             norm = float(np.sqrt(sum((g**2).sum() for g in gradient.values())))
-            scale = -config.max_grad_norm / max(config.max_grad_norm, norm)  # J is to be maximised
+            scale = -1 / max(1.0, norm / float(config.max_grad_norm))  # J is to be maximised
             try:
                 optimizer.step({name: scale * g for name, g in gradient.items()}, lr_scale)
-            except FloatingPointError as error:
-                raise FloatingPointError(f"mini-batch {i}: {error}; lower learning_rate") from error
+            except FloatingPointError as e:
+                raise FloatingPointError(f"mini-batch {i + 1}: {e}; lower learning_rate") from e
 
         rewards_val[i] = mean_reward(optimizer.params, config, held_out_seeds)
-        r = batch.π_ref / batch.π_old
+        ratio = batch.π_ref / batch.π_old
         metrics = {
             "reward": float(batch.rewards.mean()),
             "reward_val": float(rewards_val[i]),
-            "kl": float((r - np.log(r) - 1).mean()) if config.reference_policy else 0.0,
+            "kl": float((ratio - np.log(ratio) - 1).mean()) if config.reference_policy else 0.0,
             "entropy": float(-np.log(batch.π_old).mean()),
             "steps": float(batch.actions.size),
             "progress": (i + 1) / config.M,
@@ -472,7 +480,7 @@ if __name__ == "__main__":
     tiles = rollout(θ_star, grpo_config, test_seeds[:1])[1]  # [shots] where the policy fired
     shots = np.cumsum(tiles[:, None] == np.arange(25), axis=0).reshape(-1, 5, 5) > 0
     shots = shots[np.linspace(0, len(shots) - 1, num=6, dtype=int)]
-    print("One of them, from the first shot to the last:")
+    print("A game on the first of these boards, from the first shot to the last:")
     print(BattleshipGame(BattleshipRules().random_fleet(test_seeds[0]), shots))
 
     np.savez("battleship_policy.npz", **θ_star)

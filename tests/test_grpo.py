@@ -321,6 +321,9 @@ def test_a_policy_that_is_no_distribution_is_refused() -> None:
         config = replace(BATTLESHIP, policy=lambda θ, _: θ["answer"])
         with pytest.raises(ValueError, match="policy"):
             collect_batch({"answer": np.full((16, 25), wrong)}, config, [1])
+    negative = np.array([1.5, -0.5] + 23 * [0])
+    with pytest.raises(ValueError, match="policy"):
+        collect_batch({"answer": np.tile(negative, (16, 1))}, config, [1])
 
 
 def test_a_reference_that_rules_out_an_action_is_refused() -> None:
@@ -366,6 +369,8 @@ def test_every_field_of_the_config_is_checked(field: str, values: list[Any]) -> 
 
 def test_beta_needs_a_reference() -> None:
     """The default β > 0 cannot do without a reference policy; β = 0 can."""
-    with pytest.raises(ValueError, match=r"β=0.001 needs a reference_policy"):
+    with pytest.raises(ValueError, match=r"reference_policy .* β=0.001, got None"):
         GRPOConfig(BattleshipEnv, neural_battleship_policy)
     GRPOConfig(BattleshipEnv, neural_battleship_policy, β=0)
+    with pytest.raises(ValueError, match=r"reference_policy .* got 'random'"):
+        GRPOConfig(BattleshipEnv, neural_battleship_policy, "random", β=0)  # type: ignore[arg-type]

@@ -165,7 +165,7 @@ def test_the_larger_boards_are_quoted_as_measured() -> None:
 
 def test_every_block_is_tested_here() -> None:
     """A new block of Python needs a test below."""
-    markers = ("M=300", "dr_grpo =", "Frog", "CartPole", "What number")
+    markers = ("M=300", "dr_grpo =", "board_size=10", "Frog", "CartPole", "What number")
     for block in BLOCKS:
         assert sum(marker in block for marker in markers) == 1
     assert len(BLOCKS) == len(markers)
@@ -185,6 +185,13 @@ def test_the_variants_are_valid() -> None:
     for variant in ("dr_grpo", "dapo", "magistral", "rloo"):
         assert names[variant] != names["grpo"]
         assert names[variant].environment is BattleshipEnv
+
+
+def test_other_boards() -> None:
+    """Ten by ten tiles, by changing one argument."""
+    names = run("board_size=10")
+    assert names["rewards_val"][0] < 0.15
+    assert names["rewards_val"][-1] > names["rewards_val"][0] + 0.1
 
 
 def test_a_game_of_your_own() -> None:

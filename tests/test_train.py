@@ -101,6 +101,19 @@ def test_the_optimizer_owns_a_copy() -> None:
         assert optimizer.params[name].dtype == np.float32
 
 
+def test_numpy_scalars_do_not_turn_parameters_into_float64() -> None:
+    """np.logspace(-3, -2, 2)[0] is a learning rate like any other."""
+    wide = np.float64(0.125)
+    optimizer = AdamWOptimizer({"x": np.ones(2, np.float32)}, wide, wide, wide, wide, wide)
+    optimizer.step({"x": np.ones(2, np.float32)})
+    assert {v["x"].dtype for v in (optimizer.params, optimizer.m, optimizer.v)} == {
+        np.dtype(np.float32)
+    }
+    start = AdamWOptimizer(neural_battleship_policy_init(hidden=2))
+    θ_star, _ = train_grpo(start, replace(TINY, M=1, max_grad_norm=np.float64(1e-3)), silent)
+    assert {value.dtype for value in θ_star.values()} == {np.dtype(np.float32)}
+
+
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, 1e30])
 def test_a_step_to_nowhere_changes_nothing(wrong: float) -> None:
     """Not finite, or with a square that is not: the optimizer stays where it was."""
