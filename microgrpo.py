@@ -215,7 +215,7 @@ def neural_battleship_policy(θ: Params, observation: Array) -> Any:
 def reference_battleship_policy(observation: Array) -> NDArray[np.float32]:
     """Play at random: equal probabilities [..., N*N] for all tiles not fired at."""
     unknown = observation.reshape(*observation.shape[:-2], -1) == 0
-    return np.asarray(unknown / unknown.sum(axis=-1, keepdims=True), np.float32)
+    return np.asarray(unknown / unknown.sum(axis=-1, keepdims=True, dtype=np.float32))
 
 
 # %% GRPO

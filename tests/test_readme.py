@@ -190,8 +190,8 @@ def test_the_variants_are_valid() -> None:
 def test_other_boards() -> None:
     """Ten by ten tiles, by changing one argument."""
     names = run("board_size=10")
-    assert names["rewards_val"][0] < 0.15
-    assert names["rewards_val"][-1] > names["rewards_val"][0] + 0.1
+    assert names["rewards_val"][0] < 0.1
+    assert names["rewards_val"][-1] > 0.11
 
 
 def test_a_game_of_your_own() -> None:
