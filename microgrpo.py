@@ -402,10 +402,10 @@ class AdamWOptimizer:
 
 def print_progress(i: int, metrics: dict[str, Any]) -> None:
     """Keep one line up to date in a terminal or notebook; elsewhere, print one now and then."""
-    live, last = sys.stdout.isatty() or "ipykernel" in sys.modules, metrics["progress"] == 1
-    if live or last or i % 100 == 0:
+    live = sys.stdout.isatty() or "ipykernel" in type(sys.stdout).__module__
+    end = "    \r" if live and metrics["progress"] < 1 else "\n"
+    if live or metrics["progress"] == 1 or i % 100 == 0:
         line = "reward {reward:.3f}  held-out {reward_val:.3f}  kl {kl:.3f}  entropy {entropy:.3f}"
-        end = "    \r" if live and not last else "\n"
         print(f"mini-batch {i + 1:5d}  {line.format(**metrics)}", end=end, flush=True)
 
 

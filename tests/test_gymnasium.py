@@ -79,7 +79,7 @@ CLIFF = Game("CliffWalking-v1", actions=4, options={"max_episode_steps": 60})
 GAMES = {
     "vectors, a reward for each step": CARTPOLE,
     "matrices": replace(CARTPOLE, wrappers=(last_three,)),
-    "cut by a time limit": replace(CARTPOLE, options={"max_episode_steps": 12}),
+    "cut by a time limit": replace(CARTPOLE, options={"max_episode_steps": 20}),
     "a cost for each step": Game("Acrobot-v1", actions=3, options={"max_episode_steps": 30}),
     "integers, one reward at the end": LAKE,
     "integers, moves that go astray": Game("FrozenLake-v1", actions=4),
@@ -176,17 +176,19 @@ def test_these_games_end_in_every_way() -> None:
     assert (False, True) in ends["integers, costs of different size"]
 
 
-@pytest.mark.parametrize("max_steps", [1, 4, 9])
-@pytest.mark.parametrize("game", [CARTPOLE, LAKE, CLIFF], ids=lambda game: game.name)
+@pytest.mark.parametrize(
+    ("game", "max_steps"),
+    [(CARTPOLE, 1), (CARTPOLE, 7), (LAKE, 2), (CLIFF, 12)],  # none of them can end sooner
+    ids=lambda value: getattr(value, "name", value),
+)
 def test_max_steps_cuts_before_the_game_does(game: Game, max_steps: int) -> None:
     """A trajectory then has the first steps of its episode, and their rewards."""
     batch, recorder = play_and_record(game, [3, 1], AutoresetMode.NEXT_STEP, max_steps=max_steps)
     assert len(recorder.actions) == max_steps
-    lengths = np.bincount(batch.trajectory)
-    assert lengths.max() == max_steps
+    assert (np.bincount(batch.trajectory) == max_steps).all()
     for i, seed in enumerate(recorder.seeds):
         expected, *_ = game.replay(seed, [row[i] for row in recorder.actions])
-        assert lengths[i] == len(expected)
+        assert len(expected) == max_steps
         assert batch.rewards.ravel()[i] == sum(reward for *_, reward in expected)
 
 
