@@ -374,3 +374,22 @@ def test_beta_needs_a_reference() -> None:
     GRPOConfig(BattleshipEnv, neural_battleship_policy, β=0)
     with pytest.raises(ValueError, match=r"reference_policy .* got 'random'"):
         GRPOConfig(BattleshipEnv, neural_battleship_policy, "random", β=0)  # type: ignore[arg-type]
+
+
+def test_ends_may_be_integers() -> None:
+    """An environment that says 1 for True is understood."""
+
+    class ThreeSteps:
+        def __init__(self, num_envs: int) -> None:
+            self.n, self.steps = num_envs, 0
+
+        def reset(self, *, seed: Any) -> Any:
+            return np.zeros((len(seed), 1)), {}
+
+        def step(self, actions: Any) -> Any:
+            self.steps += 1
+            end = np.full(self.n, int(self.steps == 3))
+            return np.zeros((self.n, 1)), np.ones(self.n, int), end, 0 * actions, {}
+
+    config = GRPOConfig(ThreeSteps, lambda _, seen: np.full((len(seen), 2), 0.5), β=0)
+    np.testing.assert_array_equal(collect_batch({}, config, [1]).rewards, 3.0)
