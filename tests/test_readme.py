@@ -201,7 +201,7 @@ def test_a_game_of_your_own() -> None:
     best = np.mean([1 - 0.1 * (n - 1) for n in hops])
     assert f"{best:.2f}, which no policy can beat" in README
     assert names["rewards_val"][0] < 0
-    assert names["rewards_val"][-1] > best - 0.06  # 128 games of it
+    assert names["rewards_val"][-1] > best - 0.08  # 64 games of it
 
 
 def test_any_gymnasium_game() -> None:
