@@ -107,11 +107,10 @@ class BattleshipGame:
 
         Raises ValueError for a tile that is off the board or was fired at before.
         """
-        tiles = np.asarray(tiles)
-        shot = (tiles[..., None] == np.arange(self.fleet.shape[-1] ** 2)).reshape(self.fleet.shape)
+        shot = np.equal.outer(tiles, np.arange(self.fleet.shape[-1] ** 2)).reshape(self.fleet.shape)
         legal = self.finished | (shot & ~self.shots).any(axis=(-2, -1))
         if not legal.all():
-            raise ValueError(f"actions must be tiles not fired at yet, got {tiles[~legal]}")
+            raise ValueError(f"actions must be unknown tiles, got {np.asarray(tiles)[~legal]}")
         return replace(self, shots=self.shots | (shot & ~self.finished[..., None, None]))
 
     def __str__(self) -> str:
@@ -248,7 +247,8 @@ class GRPOConfig:
 
     def __post_init__(self) -> None:
         check(Integral, 1, B=self.B, M=self.M, μ=self.μ, R=self.R, max_steps=self.max_steps)
-        check(Integral, 2, G=self.G, num_val=self.num_val)  # one alone cannot be compared
+        check(Integral, 1, num_val=self.num_val)
+        check(Integral, 2, G=self.G)  # a trajectory alone in its group has nothing to beat
         check(Integral, 0, seed=self.seed)
         check(Real, 0, ε=self.ε, β=self.β, ε_high=self.ε_high or 0)
         check(Real, 1e-9, max_grad_norm=self.max_grad_norm)

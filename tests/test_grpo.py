@@ -351,7 +351,7 @@ NAN, INF = float("nan"), float("inf")
         ("μ", [0, -1, 1.5, NAN]),
         ("R", [0, -1, 1.5, NAN]),
         ("max_steps", [0, -1, 1.5, NAN, INF]),
-        ("num_val", [1, 0, -1, 1.5, NAN]),
+        ("num_val", [0, -1, 1.5, NAN]),
         ("seed", [-1, 1.5, NAN, None]),
         ("max_grad_norm", [-0.1, 0, NAN, INF, None]),
         ("scale_rewards", ["std", None, True, NAN]),
