@@ -8,6 +8,7 @@ import autograd.numpy as anp
 import numpy as np
 import pytest
 from autograd import grad
+from autograd.extend import defvjp, primitive
 from numpy.typing import NDArray
 
 from microgrpo import (
@@ -192,8 +193,20 @@ def test_the_gradient_stays_float32() -> None:
     θ = neural_battleship_policy_init(hidden=2)
     batch = collect_batch(θ, config, seeds=[1])
     assert batch.observations.dtype == batch.π_old.dtype == batch.π_ref.dtype == np.float32
+    seen_on_the_way_back = []
+
+    @primitive  # type: ignore[untyped-decorator]
+    def probe(probabilities: Any) -> Any:
+        return probabilities
+
+    def note(_answer: Any, _probabilities: Any) -> Any:
+        return lambda g: seen_on_the_way_back.append(g.dtype) or g  # type: ignore[func-returns-value]
+
+    defvjp(probe, note)
+    config = replace(config, policy=lambda θ, seen: probe(neural_battleship_policy(θ, seen)))
     gradient = grad(grpo_objective)(θ, batch, config)
     assert {value.dtype for value in gradient.values()} == {np.dtype(np.float32)}
+    assert seen_on_the_way_back == [np.dtype(np.float32)]
 
 
 def test_the_ratio_is_1_on_the_first_step() -> None:
@@ -271,6 +284,8 @@ def test_collect_batch_is_a_pure_function() -> None:
     assert first == actions(BATTLESHIP, [1, 2])
     assert first != actions(replace(BATTLESHIP, seed=1), [1, 2])
     assert first != actions(BATTLESHIP, [1, 3])
+    one_shot = replace(BATTLESHIP, max_steps=1)  # into the same fog, whatever the seed
+    assert actions(one_shot, [1]) != actions(one_shot, [2])
     assert first == actions(BATTLESHIP, range(1, 3))
     assert first == actions(BATTLESHIP, np.array([1, 2]))  # type: ignore[arg-type]
 
@@ -393,3 +408,19 @@ def test_ends_may_be_integers() -> None:
 
     config = GRPOConfig(ThreeSteps, lambda _, seen: np.full((len(seen), 2), 0.5), β=0)
     np.testing.assert_array_equal(collect_batch({}, config, [1]).rewards, 3.0)
+
+
+def test_an_environment_may_keep_the_actions_it_is_given() -> None:
+    """What an environment has stored does not change when the game goes on."""
+    kept: list[NDArray[Any]] = []
+
+    class Recording(BattleshipEnv):
+        def step(self, actions: NDArray[Any]) -> Any:
+            kept.append(actions)
+            return super().step(actions)
+
+    config = replace(BATTLESHIP, environment=Recording, G=2)
+    batch = collect_batch(neural_battleship_policy_init(), config, [1])
+    for i in (0, 1):
+        actions = batch.actions[batch.trajectory == i]
+        np.testing.assert_array_equal([step[i] for step in kept[: len(actions)]], actions)
