@@ -344,8 +344,7 @@ def grpo_objective(θ: Params, batch: Batch, config: GRPOConfig) -> Any:
     w = {"grpo": 1 / (n * length), "dapo": 1 / S, "dr_grpo": 1 / (n * config.max_steps)}
     ε_high = config.ε if config.ε_high is None else config.ε_high
 
-    # The cast changes no value, only the type of the gradient, which minimum turns into float64.
-    π = config.policy(θ, batch.observations)[np.arange(S), batch.actions].astype(batch.π_old.dtype)
+    π = config.policy(θ, batch.observations)[np.arange(S), batch.actions]  # [S]
     ρ = π / batch.π_old
     J = anp.minimum(ρ * A, anp.clip(ρ, 1 - config.ε, 1 + ε_high) * A)
     if config.β > 0:
