@@ -461,7 +461,8 @@ def train_grpo(
 # %% Run
 
 if __name__ == "__main__":
-    np.empty(2**25 - 2**13, np.uint8)  # on Linux: keep freed memory for reuse, 12% faster
+    # Once it has freed a block this large, Linux's malloc keeps freed memory for reuse: 12% faster.
+    np.empty(2**25 - 2**13, np.uint8)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # not every terminal can show a ship
     grpo_config = GRPOConfig(
