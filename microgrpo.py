@@ -148,8 +148,8 @@ class BattleshipEnv:
 
     def reset(self, *, seed: Sequence[int]) -> tuple[Array, dict[str, Any]]:
         """Hide a fleet for each of the n seeds, integers from 0; ValueError for anything else."""
-        if len(seed) != self.num_envs:
-            raise ValueError(f"seed must hold num_envs={self.num_envs} integers, got {len(seed)}")
+        if np.shape(seed) != (self.num_envs,):
+            raise ValueError(f"seed must hold num_envs={self.num_envs} integers, got {seed!r}")
         fleet = np.stack([self.rules.random_fleet(fleet_seed) for fleet_seed in seed])
         self.game = BattleshipGame(fleet, shots=np.zeros_like(fleet))
         return self._observations(), {}
@@ -240,7 +240,7 @@ class GRPOConfig:
     max_steps: int = 1000  # trajectories are cut there
     scale_rewards: Literal["group", "batch", "none"] = "group"  # whose std divides the advantages
     loss_type: Literal["grpo", "dapo", "dr_grpo"] = "grpo"  # weight of a step: see grpo_objective
-    lr_schedule: Literal["constant", "linear"] = "constant"  # "linear" falls to 0 over the M
+    lr_schedule: Literal["constant", "linear"] = "constant"  # "linear" falls to 0 by the end
     max_grad_norm: float = 0.2  # a rare action can cause a long gradient: shorten it to this
     num_val: int = 64  # held-out episodes played after each mini-batch
     seed: int = 42  # everything random in training follows from it
@@ -336,7 +336,7 @@ def grpo_objective(θ: Params, batch: Batch, config: GRPOConfig) -> Any:
 
     It is the sum over steps s of w_s (min(ρ_s A_s, clip(ρ_s, 1-ε, 1+ε_high) A_s) - β KL_s), where
     w_s is 1 / (n |o_i|) for "grpo", |o_i| being the number of steps of the trajectory, 1 / S for
-    "dapo" (equation 8, arXiv 2503.14476) and 1 / (n max_steps) for "dr_grpo" (arXiv 2503.20783).
+    "dapo" (arXiv 2503.14476) and 1 / (n max_steps) for "dr_grpo" (arXiv 2503.20783).
     """
     S, n = batch.actions.size, batch.rewards.size
     A = grpo_advantages(batch.rewards, config).reshape(n)[batch.trajectory]  # [S]
@@ -361,7 +361,7 @@ def grpo_objective(θ: Params, batch: Batch, config: GRPOConfig) -> Any:
 class AdamWOptimizer:
     """Adam with decoupled weight decay (arXiv 1711.05101), as `torch.optim.AdamW` computes it.
 
-    It minimises. It works on a copy of params, and is all the state that training has.
+    It minimises. It works on a copy of params, and is all that one training hands to the next.
     A hyperparameter out of range is a ValueError naming it.
     """
 

@@ -1,5 +1,7 @@
 """The environment: Battleship behind the signatures of a Gymnasium vector environment."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -109,8 +111,10 @@ def test_rules_of_the_wrong_type_are_named() -> None:
         BattleshipEnv(1, 5)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("seed", [[0], [0, 1, 2], [0, -1], [0, 0.5], [0, float("nan")], [0, "1"]])
-def test_seeds_out_of_range_are_named(seed: list[int]) -> None:
+@pytest.mark.parametrize(
+    "seed", [3, None, [0], [0, 1, 2], [0, -1], [0, 0.5], [0, float("nan")], [0, "1"]]
+)
+def test_seeds_out_of_range_are_named(seed: Any) -> None:
     """One integer from 0 up for each game."""
     with pytest.raises(ValueError, match="seed"):
         BattleshipEnv(2).reset(seed=seed)
