@@ -24,6 +24,7 @@ if __name__ == "__main__":
 import autograd.numpy as anp  # NumPy that records what it computes, to differentiate it
 import numpy as np
 from autograd import value_and_grad
+from autograd.extend import defvjp, primitive
 from autograd.tracer import getval
 from numpy.typing import NDArray
 
@@ -47,9 +48,9 @@ def ship_slots(board_size: int, length: int) -> NDArray[np.int8]:
     """List every place where a ship of this length fits, as zeros and ones [slots, N, N]."""
     tile, start = np.arange(board_size), np.arange(board_size - length + 1)[:, None]
     line = (start <= tile) & (tile < start + length)  # [starts, N]
-    rows = np.kron(np.eye(board_size, dtype=np.int8), line)  # [N * starts, N*N]
-    horizontal = rows.reshape(-1, board_size, board_size)
-    return np.concatenate([horizontal, horizontal.swapaxes(1, 2)])
+    # Each such line in each row: [N * starts, N, N].
+    across = np.kron(np.eye(board_size, dtype=np.int8), line).reshape(-1, board_size, board_size)
+    return np.concatenate([across, across.swapaxes(1, 2)])
 
 
 @dataclass(frozen=True)
@@ -152,42 +153,44 @@ class BattleshipEnv:
             raise ValueError(f"seed must hold num_envs={self.num_envs} integers, got {seed!r}")
         fleet = np.stack([self.rules.random_fleet(fleet_seed) for fleet_seed in seed])
         self.game = BattleshipGame(fleet, shots=np.zeros_like(fleet))
-        return self._observations(), {}
+        return np.zeros(fleet.shape, np.float32), {}
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
         """Fire one shot in every game, ignored where it is over; ValueError for an illegal one."""
         if np.shape(actions) != (self.num_envs,):
             raise ValueError(f"actions must have shape ({self.num_envs},), got {actions!r}")
         before, self.game = self.game, self.game.fire(actions)
-        rewards, terminated = self.game.score() - before.score(), self.game.finished
-        return self._observations(), rewards, terminated, np.zeros_like(terminated), {}
-
-    def _observations(self) -> NDArray[np.float32]:
-        return (np.where(self.game.fleet, 1, -1) * self.game.shots).astype(np.float32)
+        observations = np.where(self.game.fleet, 1, -1) * self.game.shots
+        rewards, terminated = self.game.score() * ~before.finished, self.game.finished
+        return observations.astype(np.float32), rewards, terminated, np.zeros_like(terminated), {}
 
 
 # %% Policy
 # A network from what is known of a board to the probabilities of the next shot.
 
 
+tanh = primitive(np.tanh)  # like autograd's own, but that takes a cosh for its derivative: slow
+defvjp(tanh, lambda h, _: lambda g: g * (1 - h * h))
+
+
 @lru_cache
 def board_symmetries(board_size: int) -> NDArray[np.int_]:
-    """Reorder the tiles by each of the board's four turns and their mirror images, [8, N*N]."""
+    """Reorder the tiles by each of the board's four turns and their mirror images, [N*N, 8]."""
     tiles = np.arange(board_size**2).reshape(board_size, board_size)
-    return np.stack([np.rot90(board, k).ravel() for board in (tiles, tiles.T) for k in range(4)])
+    return np.transpose([np.rot90(b, k).ravel() for b in (tiles, tiles.T) for k in range(4)])
 
 
 def neural_battleship_policy_init(
-    rules: BattleshipRules = BattleshipRules(), seed: int = 42, hidden: int = 32
+    rules: BattleshipRules = BattleshipRules(), seed: int = 42, hidden: int = 16
 ) -> Params:
     """Draw the parameters of a network of 8 * hidden units that plays almost at random.
 
-    They are W1 [N*N, 2, hidden] for hits and misses, b1 [hidden] and W2 [N*N, hidden].
+    They are W1 [2, N*N, hidden] for hits and misses, b1 [hidden] and W2 [N*N, hidden].
     """
     check(Integral, 0, seed=seed)
     check(Integral, 1, hidden=hidden)
     rng, tiles = np.random.default_rng(seed), rules.board_size**2
-    W1 = rng.normal(scale=(2 * tiles) ** -0.5, size=(tiles, 2, hidden)).astype(np.float32)
+    W1 = rng.normal(scale=(2 * tiles) ** -0.5, size=(2, tiles, hidden)).astype(np.float32)
     W2 = rng.normal(scale=0.1 * (8 * hidden) ** -0.5, size=(tiles, hidden)).astype(np.float32)
     return {"W1": W1, "b1": np.zeros(hidden, np.float32), "W2": W2}
 
@@ -198,14 +201,13 @@ def neural_battleship_policy(θ: Params, observation: Array) -> Any:
     What helps on one side of the board helps on the others: every hidden unit comes in eight
     copies, one for each symmetry of the board, that share their weights.
     """
-    symmetries = board_symmetries(observation.shape[-1])
     board = observation.reshape(*observation.shape[:-2], -1)  # [..., N*N]
     hits_and_misses = np.concatenate([board == 1, board == -1], axis=-1).astype(np.float32)
-    # The copies side by side: W1 [2 * N*N, 8 * hidden], W2 [8 * hidden, N*N].
-    W1 = anp.transpose(θ["W1"][symmetries], (2, 1, 0, 3)).reshape(hits_and_misses.shape[-1], -1)
-    W2 = anp.transpose(θ["W2"][symmetries], (0, 2, 1)).reshape(-1, board.shape[-1])
-    h = anp.tanh(hits_and_misses @ W1 + anp.tile(θ["b1"], 8))  # [..., 8 * hidden]
-    logits = h @ W2 + np.float32(-3e38) * (board != 0)  # exp makes 0 of what is fired at
+    symmetries = board_symmetries(observation.shape[-1])
+    W1 = θ["W1"][:, symmetries].reshape(hits_and_misses.shape[-1], -1)  # [2 * N*N, 8 * hidden]
+    W2 = θ["W2"][symmetries].reshape(board.shape[-1], -1)  # [N*N, 8 * hidden]
+    h = tanh(hits_and_misses @ W1 + anp.tile(θ["b1"], 8))  # [..., 8 * hidden]
+    logits = h @ W2.T + np.float32(-3e38) * (board != 0)  # exp makes 0 of what is fired at
     # A shift cancels out of the softmax: it keeps exp in range, and needs no gradient.
     p = anp.exp(logits - getval(logits).max(axis=-1, keepdims=True))
     return p / anp.sum(p, axis=-1, keepdims=True)
@@ -273,18 +275,19 @@ class Batch(NamedTuple):
     rewards: Array  # [B, G] the sum of each trajectory's step rewards
 
 
-def rollout(θ: Params, config: GRPOConfig, seeds: Sequence[int]) -> tuple[Array, ...]:
-    """Play one trajectory per seed, all in lockstep, sampling actions from the policy.
+def rollout(θ: Params, config: GRPOConfig, seeds: Sequence[int], G: int = 1) -> tuple[Array, ...]:
+    """Play G trajectories per seed, all in lockstep, sampling actions from the policy.
 
     Returns, for the S steps played, observations [S, ...], actions [S], their probabilities [S] and
     the trajectory [S] they belong to; and each trajectory's rewards [n] summed up to its first end.
     """
     check(Integral, 0, **{f"seeds[{i}]": seed for i, seed in enumerate(seeds)})
     rng = np.random.default_rng([config.seed, *seeds])
-    environment = config.environment(len(seeds))
-    observations, _ = environment.reset(seed=[int(seed) for seed in seeds])
-    running = np.arange(len(seeds))  # the trajectories that have not ended
-    actions, returns = np.zeros(len(seeds), int), np.zeros(len(seeds))
+    members = [int(seed) for seed in seeds for _ in range(G)]
+    environment = config.environment(len(members))
+    observations, _ = environment.reset(seed=members)
+    running = np.arange(len(members))  # the trajectories that have not ended
+    actions, returns = np.zeros(len(members), int), np.zeros(len(members))
     steps: list[tuple[Array, ...]] = []
     while running.size and len(steps) < config.max_steps:
         seen = observations[running]
@@ -310,8 +313,7 @@ def mean_reward(θ: Params, config: GRPOConfig, seeds: Sequence[int]) -> float:
 
 def collect_batch(θ: Params, config: GRPOConfig, seeds: Sequence[int]) -> Batch:
     """Play a group of G trajectories from each seed; a pure function of its arguments."""
-    members = np.repeat(np.array(seeds, object), config.G).tolist()
-    observations, actions, π_old, trajectory, returns = rollout(θ, config, members)
+    observations, actions, π_old, trajectory, returns = rollout(θ, config, seeds, config.G)
     π_ref = np.ones_like(π_old)
     if config.reference_policy is not None:
         π_ref = config.reference_policy(observations)[np.arange(actions.size), actions]
@@ -344,7 +346,11 @@ def grpo_objective(θ: Params, batch: Batch, config: GRPOConfig) -> Any:
     w = {"grpo": 1 / (n * length), "dapo": 1 / S, "dr_grpo": 1 / (n * config.max_steps)}
     ε_high = config.ε if config.ε_high is None else config.ε_high
 
-    π = config.policy(θ, batch.observations)[np.arange(S), batch.actions]  # [S]
+    # Trajectories from the same start often meet: the policy need see equal observations only once.
+    index: dict[bytes, int] = {}
+    first = [index.setdefault(o.tobytes(), s) for s, o in enumerate(batch.observations)]
+    once, which = np.unique(first, return_inverse=True)
+    π = config.policy(θ, batch.observations[once])[which, batch.actions]  # [S]
     ρ = π / batch.π_old
     J = anp.minimum(ρ * A, anp.clip(ρ, 1 - config.ε, 1 + ε_high) * A)
     if config.β > 0:
@@ -394,7 +400,9 @@ class AdamWOptimizer:
             m_hat, v_hat = m[name] / (1 - self.β1**t), v[name] / (1 - self.β2**t)
             params[name] = (1 - α * self.λ) * params[name] - α * m_hat / (np.sqrt(v_hat) + self.ε)
         if not all(np.isfinite(value).all() for value in (*params.values(), *v.values())):
-            raise FloatingPointError("gradient or parameters are no longer finite")
+            raise FloatingPointError(
+                f"parameters not finite at step {t}; lower learning_rate={α:g}"
+            )
         self.params, self.m, self.v, self.steps = params, m, v, t
 
 
@@ -421,7 +429,6 @@ def train_grpo(
     buffer and lr_schedule start anew. Raises FloatingPointError if training diverges, with the last
     finite parameters still in the optimizer.
     """
-    objective_and_gradient = value_and_grad(grpo_objective)
     replay_buffer: list[Batch] = []
     held_out_seeds, rewards_val = range(1, 2 * config.num_val, 2), np.zeros(config.M)
     for i in range(config.M):
@@ -434,14 +441,11 @@ def train_grpo(
         lr_scale = 1 - i / config.M if config.lr_schedule == "linear" else 1.0
         for _ in range(config.μ):
             drawn = replay_buffer[rng.integers(len(replay_buffer))]
-            J, gradient = objective_and_gradient(optimizer.params, drawn, config)
+            J, gradient = value_and_grad(grpo_objective)(optimizer.params, drawn, config)
             objective.append(float(J))
             norm = float(np.sqrt(sum((g**2).sum() for g in gradient.values())))
             scale = -1 / max(1.0, norm / float(config.max_grad_norm))  # J is to be maximised
-            try:
-                optimizer.step({name: scale * g for name, g in gradient.items()}, lr_scale)
-            except FloatingPointError as e:
-                raise FloatingPointError(f"mini-batch {i + 1}: {e}; lower learning_rate") from e
+            optimizer.step({name: scale * g for name, g in gradient.items()}, lr_scale)
 
         rewards_val[i] = mean_reward(optimizer.params, config, held_out_seeds)
         ratio = batch.π_ref / batch.π_old

@@ -7,7 +7,7 @@ from typing import Any
 import autograd.numpy as anp
 import numpy as np
 import pytest
-from autograd import grad
+from autograd import grad, value_and_grad
 from autograd.extend import defvjp, primitive
 from numpy.typing import NDArray
 
@@ -153,6 +153,43 @@ def test_the_gradient_is_that_of_finite_differences(variant: dict[str, Any]) -> 
         above = literal_objective({"W": θ["W"] + nudge}, batch, config)
         below = literal_objective({"W": θ["W"] - nudge}, batch, config)
         assert gradient[index] == pytest.approx((above - below) / 2e-6, rel=1e-4, abs=1e-7)
+
+
+def test_equal_observations_are_shown_to_the_policy_once() -> None:
+    """And yet every step counts, in the objective and in its gradient."""
+    θ, batch = some_batch()
+    rng = np.random.default_rng(0)
+    few = rng.normal(size=(3, 4))
+    batch = batch._replace(observations=few[rng.integers(3, size=len(batch.actions))])
+    shown = []
+
+    def watched(θ: Params, observation: Any) -> Any:
+        shown.append(observation)
+        return linear_policy(θ, observation)
+
+    J, gradient = value_and_grad(grpo_objective)(θ, batch, replace(LINEAR, policy=watched))
+    assert [sorted(map(tuple, seen)) for seen in shown] == [sorted(map(tuple, few))]
+    assert float(J) == pytest.approx(literal_objective(θ, batch, LINEAR), rel=1e-9)
+    nudge = np.zeros((4, 3))
+    nudge[1, 2] = 1e-6
+    above = literal_objective({"W": θ["W"] + nudge}, batch, LINEAR)
+    below = literal_objective({"W": θ["W"] - nudge}, batch, LINEAR)
+    assert gradient["W"][1, 2] == pytest.approx((above - below) / 2e-6, rel=1e-4)
+
+
+def test_an_observation_may_be_a_number() -> None:
+    """Observations [S] of a discrete space, a state each, with a table for a policy."""
+
+    def tabular(θ: Params, state: Any) -> Any:
+        weights = anp.exp(θ["W"][state])
+        return weights / anp.sum(weights, axis=-1, keepdims=True)
+
+    config = replace(LINEAR, policy=tabular)
+    θ, batch = some_batch()
+    states = np.random.default_rng(0).integers(4, size=len(batch.actions))
+    batch = batch._replace(observations=states)
+    expected = literal_objective(θ, batch, config)
+    assert float(grpo_objective(θ, batch, config)) == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("scale_rewards", ["group", "batch", "none"])

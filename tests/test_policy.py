@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from autograd import elementwise_grad
 from numpy.typing import NDArray
 
 from microgrpo import (
@@ -10,6 +11,7 @@ from microgrpo import (
     neural_battleship_policy,
     neural_battleship_policy_init,
     reference_battleship_policy,
+    tanh,
 )
 
 
@@ -103,13 +105,22 @@ def test_the_network_is_the_one_its_docstring_describes() -> None:
         for unit in range(2):
             z = float(θ["b1"][unit])
             for tile, seen in enumerate(board.ravel()):
-                z += θ["W1"][reordered[tile], 0, unit] * (seen == 1)
-                z += θ["W1"][reordered[tile], 1, unit] * (seen == -1)
+                z += θ["W1"][0, reordered[tile], unit] * (seen == 1)
+                z += θ["W1"][1, reordered[tile], unit] * (seen == -1)
             for tile in range(25):
                 logits[tile] += np.tanh(z) * θ["W2"][reordered[tile], unit]
     weights = np.exp(logits) * (board.ravel() == 0)
     expected = weights / weights.sum()
     np.testing.assert_allclose(neural_battleship_policy(θ, board), expected, rtol=1e-4, atol=1e-7)
+
+
+def test_tanh_has_its_own_derivative() -> None:
+    """The closed form 1 / cosh², also far out, where cosh² overflows float32."""
+    z = np.array([-100, -50, -3, -0.5, 0, 1e-3, 0.7, 4, 50, 100], np.float32)
+    with np.errstate(all="raise"):
+        derivative = elementwise_grad(tanh)(z)
+    assert derivative.dtype == np.float32
+    np.testing.assert_allclose(derivative, 1 / np.cosh(z.astype(float)) ** 2, rtol=1e-4, atol=1e-7)
 
 
 def test_the_reference_policy_is_uniform_over_unknown_tiles() -> None:

@@ -327,10 +327,10 @@ def test_the_replay_buffer_holds_the_last_r_mini_batches() -> None:
 
 
 def test_divergence_ends_training_with_an_error() -> None:
-    """It names the mini-batch and what to lower, and the last finite parameters are kept."""
+    """It names the step and what to lower, and the last finite parameters are kept."""
     optimizer = tiny_optimizer(learning_rate=1e38)
     with (
-        pytest.raises(FloatingPointError, match=r"mini-batch \d.*learning_rate"),
+        pytest.raises(FloatingPointError, match=r"step \d+; lower learning_rate=\d"),
         np.errstate(all="ignore"),
     ):
         train_grpo(optimizer, replace(TINY, μ=20), silent)
