@@ -151,7 +151,7 @@ class BattleshipEnv:
         """Hide a fleet for each of the n seeds, integers from 0; ValueError for anything else."""
         if np.shape(seed) != (self.num_envs,):
             raise ValueError(f"seed must hold num_envs={self.num_envs} integers, got {seed!r}")
-        fleet = np.stack([self.rules.random_fleet(fleet_seed) for fleet_seed in seed])
+        fleet = np.array([self.rules.random_fleet(fleet_seed) for fleet_seed in seed])
         self.game = BattleshipGame(fleet, shots=np.zeros_like(fleet))
         return np.zeros(fleet.shape, np.float32), {}
 
@@ -160,7 +160,7 @@ class BattleshipEnv:
         if np.shape(actions) != (self.num_envs,):
             raise ValueError(f"actions must have shape ({self.num_envs},), got {actions!r}")
         before, self.game = self.game, self.game.fire(actions)
-        observations = np.where(self.game.fleet, 1, -1) * self.game.shots
+        observations = self.game.shots * (2 * self.game.fleet - 1)
         rewards, terminated = self.game.score() * ~before.finished, self.game.finished
         return observations.astype(np.float32), rewards, terminated, np.zeros_like(terminated), {}
 
@@ -169,8 +169,9 @@ class BattleshipEnv:
 # A network from what is known of a board to the probabilities of the next shot.
 
 
-tanh = primitive(np.tanh)  # like autograd's own, but that takes a cosh for its derivative: slow
-defvjp(tanh, lambda h, _: lambda g: g * (1 - h * h))
+# autograd's own tanh takes a cosh for its derivative, which is slow on many machines.
+tanh = primitive(np.tanh)
+defvjp(tanh, lambda h, _: lambda g: g * (1 - h * h))  # for h = tanh(z), dh/dz = 1 - h²
 
 
 @lru_cache
@@ -237,7 +238,7 @@ class GRPOConfig:
     G: int = 16  # trajectories per group, all from the same start
     B: int = 16  # groups per mini-batch
     M: int = 2000  # mini-batches
-    μ: int = 1  # gradient steps per mini-batch
+    μ: int = 2  # gradient steps per mini-batch
     R: int = 1  # replay buffer: each gradient step draws one of the last R mini-batches
     max_steps: int = 1000  # trajectories are cut there
     scale_rewards: Literal["group", "batch", "none"] = "group"  # whose std divides the advantages
@@ -346,11 +347,11 @@ def grpo_objective(θ: Params, batch: Batch, config: GRPOConfig) -> Any:
     w = {"grpo": 1 / (n * length), "dapo": 1 / S, "dr_grpo": 1 / (n * config.max_steps)}
     ε_high = config.ε if config.ε_high is None else config.ε_high
 
-    # Trajectories from the same start often meet: the policy need see equal observations only once.
-    index: dict[bytes, int] = {}
-    first = [index.setdefault(o.tobytes(), s) for s, o in enumerate(batch.observations)]
-    once, which = np.unique(first, return_inverse=True)
-    π = config.policy(θ, batch.observations[once])[which, batch.actions]  # [S]
+    # Trajectories from the same start often meet: evaluate the policy once where they do.
+    seen: dict[bytes, int] = {}
+    first = [seen.setdefault(o.tobytes(), s) for s, o in enumerate(batch.observations)]  # [S]
+    distinct, which = np.unique(first, return_inverse=True)
+    π = config.policy(θ, batch.observations[distinct])[which, batch.actions]  # [S]
     ρ = π / batch.π_old
     J = anp.minimum(ρ * A, anp.clip(ρ, 1 - config.ε, 1 + ε_high) * A)
     if config.β > 0:
@@ -400,9 +401,7 @@ class AdamWOptimizer:
             m_hat, v_hat = m[name] / (1 - self.β1**t), v[name] / (1 - self.β2**t)
             params[name] = (1 - α * self.λ) * params[name] - α * m_hat / (np.sqrt(v_hat) + self.ε)
         if not all(np.isfinite(value).all() for value in (*params.values(), *v.values())):
-            raise FloatingPointError(
-                f"parameters not finite at step {t}; lower learning_rate={α:g}"
-            )
+            raise FloatingPointError(f"step {t}: parameters not finite; lower learning_rate={α:g}")
         self.params, self.m, self.v, self.steps = params, m, v, t
 
 
@@ -472,7 +471,7 @@ if __name__ == "__main__":
     grpo_config = GRPOConfig(
         BattleshipEnv, neural_battleship_policy, reference_battleship_policy, lr_schedule="linear"
     )
-    print(f"Learning Battleship in {grpo_config.M} mini-batches, which takes about a minute.")
+    print(f"Learning Battleship in {grpo_config.M} mini-batches, in less than a minute.")
     θ_init = neural_battleship_policy_init()
     θ_star, rewards_val = train_grpo(AdamWOptimizer(θ_init, learning_rate=2e-2), grpo_config)
 

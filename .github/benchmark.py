@@ -99,7 +99,7 @@ if __name__ == "__main__":
 
     # A policy of some experience, as training mostly has.
     optimizer = m.AdamWOptimizer(m.neural_battleship_policy_init(), LEARNING_RATE)
-    m.train_grpo(optimizer, replace(DEFAULT, M=100), report=lambda *_: None)
+    m.train_grpo(optimizer, replace(DEFAULT, M=300), report=lambda *_: None)
     θ = optimizer.params
 
     header = "".join(f"{name:>14}" for name in ("rollouts", "gradient", "validation"))
@@ -108,9 +108,9 @@ if __name__ == "__main__":
     show_parts("G=16, B=4, μ=10", replace(DEFAULT, B=4, μ=10), θ)
     for B in (8, 32, 64):
         show_parts(f"B={B}", replace(DEFAULT, B=B), θ)
-    for hidden in (16, 64):
+    for hidden in (8, 32, 64):
         show_parts(f"hidden={hidden}", DEFAULT, m.neural_battleship_policy_init(hidden=hidden))
-    show_parts("hidden=32, untrained", DEFAULT, m.neural_battleship_policy_init())
+    show_parts("hidden=16, untrained", DEFAULT, m.neural_battleship_policy_init())
     for side, ships in ((6, (2, 3, 3)), (8, (2, 3, 3, 4)), (10, (5, 4, 3, 3, 2))):
         rules = m.BattleshipRules(side, ships)
         board = replace(DEFAULT, environment=lambda n, rules=rules: m.BattleshipEnv(n, rules))

@@ -94,15 +94,16 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     'loss_type="dr_grpo"': {"loss_type": "dr_grpo", "max_steps": 25},
     "β=0": {"β": 0.0},
     "β=0.01": {"β": 0.01},
-    "μ=8": {"μ": 8, "M": 75},
-    "μ=8, no clipping": {"μ": 8, "M": 75, "ε": 1e9},
+    "μ=1": {"μ": 1},
+    "μ=8": {"μ": 8},
+    "μ=8, no clipping": {"μ": 8, "ε": 1e9},
     "R=2": {"R": 2},
     "R=8": {"R": 8},
 }
 
 
 def measure_ablations(pool: ProcessPoolExecutor) -> dict[str, list[float]]:
-    """Train each variant for 300 mini-batches (or as many gradient steps), with three seeds."""
+    """Train each variant for 300 mini-batches, hence on as many games, with three seeds."""
     seeds = (100, 101, 102)
     base = replace(DEFAULT, M=300)
     configs = [replace(base, seed=s, **change) for change in ABLATIONS.values() for s in seeds]

@@ -330,7 +330,7 @@ def test_divergence_ends_training_with_an_error() -> None:
     """It names the step and what to lower, and the last finite parameters are kept."""
     optimizer = tiny_optimizer(learning_rate=1e38)
     with (
-        pytest.raises(FloatingPointError, match=r"step \d+; lower learning_rate=\d"),
+        pytest.raises(FloatingPointError, match=r"step \d+: .* learning_rate=\d"),
         np.errstate(all="ignore"),
     ):
         train_grpo(optimizer, replace(TINY, μ=20), silent)
