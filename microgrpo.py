@@ -29,7 +29,7 @@ from autograd.tracer import getval
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-Params = dict[str, Any]  # named float32 arrays, or autograd's boxes around them
+Params = dict[str, Any]  # named float arrays, or autograd's boxes around them
 
 
 def check(kind: type[Any], low: float, high: float = np.inf, **fields: Any) -> None:
@@ -71,7 +71,7 @@ class BattleshipRules:
 
     @lru_cache(maxsize=4096)  # noqa: B019 - the held-out fleets come back after every mini-batch
     def random_fleet(self, seed: int) -> NDArray[np.bool_]:
-        """Draw a fleet [N, N] uniformly from all legal ones: throw ships until none overlap.
+        """Draw a fleet [N, N], all legal placements alike: throw ships until none overlap.
 
         Raises ValueError if none of 100,000 throws is legal: the ships fit rarely or never.
         """
@@ -169,14 +169,15 @@ class BattleshipEnv:
 # A network from what is known of a board to the probabilities of the next shot.
 
 
-# autograd's own tanh takes a cosh for its derivative, which is slow on many machines.
+# anp.tanh, but its derivative is taken from h = tanh(z) itself: autograd's needs a cosh, which is
+# slow on many machines. The inner function maps the gradient with respect to h to that to z.
 tanh = primitive(np.tanh)
-defvjp(tanh, lambda h, _: lambda g: g * (1 - h * h))  # for h = tanh(z), dh/dz = 1 - h²
+defvjp(tanh, lambda h, _: lambda g: g * (1 - h * h))
 
 
 @lru_cache
 def board_symmetries(board_size: int) -> NDArray[np.int_]:
-    """Reorder the tiles by each of the board's four turns and their mirror images, [N*N, 8]."""
+    """List which tile each becomes as the board is turned four times and mirrored, [N*N, 8]."""
     tiles = np.arange(board_size**2).reshape(board_size, board_size)
     return np.transpose([np.rot90(b, k).ravel() for b in (tiles, tiles.T) for k in range(4)])
 
@@ -204,6 +205,7 @@ def neural_battleship_policy(θ: Params, observation: Array) -> Any:
     """
     board = observation.reshape(*observation.shape[:-2], -1)  # [..., N*N]
     hits_and_misses = np.concatenate([board == 1, board == -1], axis=-1).astype(np.float32)
+    # W1 and W2 are reordered alike, to [2, N*N, 8, hidden] and [N*N, 8, hidden], then reshaped.
     symmetries = board_symmetries(observation.shape[-1])
     W1 = θ["W1"][:, symmetries].reshape(hits_and_misses.shape[-1], -1)  # [2 * N*N, 8 * hidden]
     W2 = θ["W2"][symmetries].reshape(board.shape[-1], -1)  # [N*N, 8 * hidden]
@@ -234,7 +236,7 @@ class GRPOConfig:
     reference_policy: Callable[[Array], Array] | None = None  # observations -> probabilities
     ε: float = 0.2  # probability ratios are clipped to 1-ε .. 1+ε
     ε_high: float | None = None  # or to 1-ε .. 1+ε_high: DAPO's clip-higher (arXiv 2503.14476)
-    β: float = 0.001  # weight of the KL divergence from the reference policy; 0 without one
+    β: float = 0.001  # weight of the KL divergence from the reference policy; set 0 without one
     G: int = 16  # trajectories per group, all from the same start
     B: int = 24  # groups per mini-batch
     M: int = 2000  # mini-batches
@@ -242,7 +244,7 @@ class GRPOConfig:
     R: int = 1  # replay buffer: each gradient step draws one of the last R mini-batches
     max_steps: int = 1000  # trajectories are cut there
     scale_rewards: Literal["group", "batch", "none"] = "group"  # whose std divides the advantages
-    loss_type: Literal["grpo", "dapo", "dr_grpo"] = "grpo"  # weight of a step: see grpo_objective
+    loss_type: Literal["grpo", "dapo", "dr_grpo"] = "grpo"  # how steps are weighed
     lr_schedule: Literal["constant", "linear"] = "constant"  # "linear" falls to 0 by the end
     max_grad_norm: float = 0.2  # a rare action can cause a long gradient: shorten it to this
     num_val: int = 64  # held-out episodes played after each mini-batch
@@ -259,6 +261,7 @@ class GRPOConfig:
             value, choices = getattr(self, option), get_args(GRPOConfig.__annotations__[option])
             if value not in choices:
                 raise ValueError(f"{option} must be one of {choices}, got {value!r}")
+        # Only the reference policy may be missing, and only where it has no weight.
         for function in ("environment", "policy", "reference_policy"):
             value = getattr(self, function)
             if not callable(value) and (self.β or (function, value) != ("reference_policy", None)):
@@ -293,17 +296,19 @@ def rollout(θ: Params, config: GRPOConfig, seeds: Sequence[int], G: int = 1) ->
     while running.size and len(steps) < config.max_steps:
         seen = observations[running]
         π = config.policy(θ, seen)  # [running, actions]
-        if not (abs(abs(π).sum(axis=-1) - 1) < 1e-3).all():
+        if not ((π >= 0).all() and (abs(π.sum(axis=-1) - 1) < 1e-3).all()):
             raise ValueError(f"policy must give probabilities that sum to 1, got {π}")
-        # Exact sampling: p / Exponential(1) is the largest with probability p, and never if p is 0.
+        # Exact sampling: π_a / Exponential(1) is the largest of all with probability π_a.
         sampled = (π / rng.standard_exponential(π.shape)).argmax(axis=-1)
         steps.append((seen, sampled, π[np.arange(running.size), sampled], running))
 
+        # Ended trajectories repeat their last action; what comes of it is ignored.
         actions[running] = sampled
         observations, rewards, terminated, truncated, _ = environment.step(actions.copy())
         returns[running] += rewards[running]
         running = running[(terminated | truncated)[running] == 0]
     check(Real, -1e300, rewards=returns.sum())  # neither infinite nor NaN
+    # From a tuple of four arrays [running] per time step to four arrays [S].
     return *map(np.concatenate, zip(*steps, strict=True)), returns
 
 
@@ -347,9 +352,10 @@ def grpo_objective(θ: Params, batch: Batch, config: GRPOConfig) -> Any:
     w = {"grpo": 1 / (n * length), "dapo": 1 / S, "dr_grpo": 1 / (n * config.max_steps)}
     ε_high = config.ε if config.ε_high is None else config.ε_high
 
-    # Trajectories from the same start often meet: evaluate the policy once where they do.
+    # Many steps see the same, in a group and between groups: evaluate the policy once for each.
+    # first[s] is the first step with the observation of step s; distinct[which] equals first.
     seen: dict[bytes, int] = {}
-    first = [seen.setdefault(o.tobytes(), s) for s, o in enumerate(batch.observations)]  # [S]
+    first = [seen.setdefault(o.tobytes(), s) for s, o in enumerate(batch.observations)]
     distinct, which = np.unique(first, return_inverse=True)
     π = config.policy(θ, batch.observations[distinct])[which, batch.actions]  # [S]
     ρ = π / batch.π_old
@@ -368,7 +374,7 @@ def grpo_objective(θ: Params, batch: Batch, config: GRPOConfig) -> Any:
 class AdamWOptimizer:
     """Adam with decoupled weight decay (arXiv 1711.05101), as `torch.optim.AdamW` computes it.
 
-    It minimises. It works on a copy of params, and is all that one training hands to the next.
+    It minimises, working on a copy of params. To go on with a training, pass the same optimizer.
     A hyperparameter out of range is a ValueError naming it.
     """
 
@@ -385,6 +391,7 @@ class AdamWOptimizer:
         # A NumPy float64 among them would turn every float32 parameter into float64.
         self.β1, self.β2, self.ε, self.λ = map(float, (self.β1, self.β2, self.ε, self.λ))
         self.params = {name: value.copy() for name, value in self.params.items()}
+        # One dictionary will do for both: step replaces them, and never writes into them.
         self.m = self.v = {name: np.zeros_like(value) for name, value in self.params.items()}
         self.steps = 0
 
@@ -419,19 +426,19 @@ def train_grpo(
 ) -> tuple[Params, NDArray[np.float64]]:
     """Train for M mini-batches; return the parameters and the mean reward on held-out seeds [M].
 
-    After mini-batch i, report(i, metrics) gets `reward` and `reward_val` (before and after its
-    gradient steps, on training and on held-out seeds), `kl` (from the reference policy) and
-    `entropy`, both in nats per step, the number of `steps` played, `progress` (a fraction of M),
-    and the list `objective` (J at each of the μ gradient steps).
+    After mini-batch i, report(i, metrics) gets the mean `reward` of its trajectories, their `kl`
+    from the reference policy and their `entropy` in nats per step, and their number of `steps`;
+    `reward_val`, on held-out seeds after the gradient steps; `progress`, a fraction of M; and the
+    list `objective`, J at each of the μ gradient steps.
 
     Call it again to go on from the optimizer's parameters, also after an interruption; the replay
-    buffer and lr_schedule start anew. Raises FloatingPointError if training diverges, with the last
-    finite parameters still in the optimizer.
+    buffer and lr_schedule start anew. Raises FloatingPointError if parameters would overflow, with
+    the last finite ones still in the optimizer, and ValueError if the policy or a reward does.
     """
     replay_buffer: list[Batch] = []
     held_out_seeds, rewards_val = range(1, 2 * config.num_val, 2), np.zeros(config.M)
     for i in range(config.M):
-        rng = np.random.default_rng([config.seed, optimizer.steps])
+        rng = np.random.default_rng([config.seed, optimizer.steps])  # another call, other starts
         seeds = 2 * rng.integers(2**30, size=config.B)  # even: the held-out ones are odd
         batch = collect_batch(optimizer.params, config, seeds.tolist())
         replay_buffer = [*replay_buffer, batch][-config.R :]
@@ -478,7 +485,7 @@ if __name__ == "__main__":
     test_seeds = range(10_001, 14_001, 2)
     at_random = replace(grpo_config, policy=lambda _, seen: reference_battleship_policy(seen))
     random, trained = (mean_reward(θ_star, c, test_seeds) for c in (at_random, grpo_config))
-    print(f"Mean score of {len(test_seeds)} held-out games: {trained:.3f}, at random {random:.3f}")
+    print(f"Mean score on {len(test_seeds)} held-out seeds: {trained:.3f}, at random {random:.3f}")
 
     tiles = rollout(θ_star, grpo_config, test_seeds[:1])[1]  # [shots] where the policy fired
     shots = np.cumsum(tiles[:, None] == np.arange(25), axis=0).reshape(-1, 5, 5) > 0
