@@ -177,7 +177,7 @@ defvjp(tanh, lambda h, _: lambda g: g * (1 - h * h))
 
 @lru_cache
 def board_symmetries(board_size: int) -> NDArray[np.int_]:
-    """List which tile each becomes as the board is turned four times and mirrored, [N*N, 8]."""
+    """List which tile comes to each place as a board is turned or mirrored in 8 ways, [N*N, 8]."""
     tiles = np.arange(board_size**2).reshape(board_size, board_size)
     return np.transpose([np.rot90(b, k).ravel() for b in (tiles, tiles.T) for k in range(4)])
 

@@ -37,7 +37,7 @@ def test_a_run_shows_what_came_of_it(tmp_path: Path) -> None:
     assert "20 mini-batches" in lines[0]
     assert [line.split()[1] for line in lines[1:3]] == ["1", "20"]
     words = lines[3].replace(",", "").split()
-    trained, random = float(words[words.index("games:") + 1]), float(words[-1])
+    trained, random = float(words[words.index("seeds:") + 1]), float(words[-1])
     assert random == pytest.approx(0.153, abs=0.01)
     assert trained > random + 0.05
     boards = [line.split("  ") for line in lines if "🌊" in line]
