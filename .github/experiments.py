@@ -147,7 +147,7 @@ def train_on_board(name: str) -> dict[str, Any]:
         m.train_grpo(optimizer, replace(config, M=mini_batches), report=lambda *_: None)
         return optimizer.params, (time.process_time() - start) / 60
 
-    config = replace(DEFAULT, environment=environment)
+    config = replace(DEFAULT, environment=environment, B=16)
     _, first_minutes = trained(10)
     mini_batches = int(1.4 * 10 * minutes / first_minutes)  # games get shorter with experience
     θ_star, minutes = trained(mini_batches)
