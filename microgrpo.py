@@ -354,8 +354,8 @@ def grpo_objective(θ: Params, batch: Batch, config: GRPOConfig) -> Any:
 
     # Many steps see the same, in a group and between groups: evaluate the policy once for each.
     # first[s] is the first step with the observation of step s; distinct[which] equals first.
-    seen: dict[bytes, int] = {}
-    first = [seen.setdefault(o.tobytes(), s) for s, o in enumerate(batch.observations)]
+    first_step: dict[bytes, int] = {}
+    first = [first_step.setdefault(o.tobytes(), s) for s, o in enumerate(batch.observations)]
     distinct, which = np.unique(first, return_inverse=True)
     π = config.policy(θ, batch.observations[distinct])[which, batch.actions]  # [S]
     ρ = π / batch.π_old
