@@ -238,7 +238,7 @@ class GRPOConfig:
     ε_high: float | None = None  # or to 1-ε .. 1+ε_high: DAPO's clip-higher (arXiv 2503.14476)
     β: float = 0.001  # weight of the KL divergence from the reference policy; set 0 without one
     G: int = 16  # trajectories per group, all from the same start
-    B: int = 24  # groups per mini-batch
+    B: int = 20  # groups per mini-batch
     M: int = 2000  # mini-batches
     μ: int = 2  # gradient steps per mini-batch
     R: int = 1  # replay buffer: each gradient step draws one of the last R mini-batches
