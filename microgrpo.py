@@ -478,7 +478,7 @@ if __name__ == "__main__":
     grpo_config = GRPOConfig(
         BattleshipEnv, neural_battleship_policy, reference_battleship_policy, lr_schedule="linear"
     )
-    print(f"Learning Battleship in {grpo_config.M} mini-batches, in less than a minute.")
+    print(f"Learning Battleship in {grpo_config.M} mini-batches, in about a minute.")
     θ_init = neural_battleship_policy_init()
     θ_star, rewards_val = train_grpo(AdamWOptimizer(θ_init, learning_rate=2e-2), grpo_config)
 
