@@ -2,7 +2,7 @@
 # requires-python = ">=3.11"
 # dependencies = ["autograd>=1.7", "numpy>=2", "pytest>=8"]
 # ///
-"""Measure where the time goes: `uv run .github/benchmark.py`, about a minute on one idle core.
+"""Measure where the time goes: `uv run .github/benchmark.py`, less than a minute on one idle core.
 
 Seconds depend on the machine and on what else it does; the ratios within one run hardly do.
 """

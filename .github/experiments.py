@@ -4,7 +4,7 @@
 # ///
 """Measure every result that the README quotes, and keep them in `results.json` beside this file.
 
-`uv run .github/experiments.py` takes about half an hour on two cores; name one or more of seeds,
+`uv run .github/experiments.py` takes about twenty minutes on two cores; name one or more of seeds,
 ablations and boards to measure only these.
 """
 
