@@ -112,7 +112,7 @@ class BattleshipGame:
         legal = self.finished | (shot & ~self.shots).any(axis=(-2, -1))
         if not legal.all():
             raise ValueError(f"actions must be unknown tiles, got {np.asarray(tiles)[~legal]}")
-        return replace(self, shots=self.shots | (shot & ~self.finished[..., None, None]))
+        return BattleshipGame(self.fleet, self.shots | (shot & ~self.finished[..., None, None]))
 
     def __str__(self) -> str:
         """Draw the boards side by side: 🌊 no ship, 🚢 ship, 💦 miss, 💥 hit."""
@@ -160,9 +160,10 @@ class BattleshipEnv:
         if np.shape(actions) != (self.num_envs,):
             raise ValueError(f"actions must have shape ({self.num_envs},), got {actions!r}")
         before, self.game = self.game, self.game.fire(actions)
-        observations = self.game.shots * (2 * self.game.fleet - 1)
+        shots, fleet = self.game.shots, self.game.fleet
+        observations = np.subtract(shots & fleet, shots & ~fleet, dtype=np.float32)
         rewards, terminated = self.game.score() * ~before.finished, self.game.finished
-        return observations.astype(np.float32), rewards, terminated, np.zeros_like(terminated), {}
+        return observations, rewards, terminated, np.zeros_like(terminated), {}
 
 
 # %% Policy
@@ -176,10 +177,10 @@ defvjp(tanh, lambda h, _: lambda g: g * (1 - h * h))
 
 
 @lru_cache
-def board_symmetries(board_size: int) -> NDArray[np.int_]:
-    """List which tile comes to each place as a board is turned or mirrored in 8 ways, [N*N, 8]."""
-    tiles = np.arange(board_size**2).reshape(board_size, board_size)
-    return np.transpose([np.rot90(b, k).ravel() for b in (tiles, tiles.T) for k in range(4)])
+def board_symmetries(board_size: int) -> NDArray[np.float32]:
+    """Turn and mirror a board in 8 ways: which tile comes to each place, one-hot [N, N, 8, N*N]."""
+    board = np.eye(board_size**2, dtype=np.float32).reshape(board_size, board_size, -1)
+    return np.stack([np.rot90(b, k) for b in (board, board.swapaxes(0, 1)) for k in range(4)], 2)
 
 
 def neural_battleship_policy_init(
@@ -205,10 +206,10 @@ def neural_battleship_policy(θ: Params, observation: Array) -> Any:
     """
     board = observation.reshape(*observation.shape[:-2], -1)  # [..., N*N]
     hits_and_misses = np.concatenate([board == 1, board == -1], axis=-1).astype(np.float32)
-    # W1 and W2 are reordered alike, to [2, N*N, 8, hidden] and [N*N, 8, hidden], then reshaped.
-    symmetries = board_symmetries(observation.shape[-1])
-    W1 = θ["W1"][:, symmetries].reshape(hits_and_misses.shape[-1], -1)  # [2 * N*N, 8 * hidden]
-    W2 = θ["W2"][symmetries].reshape(board.shape[-1], -1)  # [N*N, 8 * hidden]
+    # Times the symmetries, W1 is [2, N*N * 8, hidden] and W2 [N*N * 8, hidden]: all the copies.
+    symmetries = board_symmetries(observation.shape[-1]).reshape(-1, board.shape[-1])
+    W1 = (symmetries @ θ["W1"]).reshape(hits_and_misses.shape[-1], -1)  # [2 * N*N, 8 * hidden]
+    W2 = (symmetries @ θ["W2"]).reshape(board.shape[-1], -1)  # [N*N, 8 * hidden]
     h = tanh(hits_and_misses @ W1 + anp.tile(θ["b1"], 8))  # [..., 8 * hidden]
     logits = h @ W2.T + np.float32(-3e38) * (board != 0)  # exp makes 0 of what is fired at
     # A shift cancels out of the softmax: it keeps exp in range, and needs no gradient.
@@ -218,8 +219,8 @@ def neural_battleship_policy(θ: Params, observation: Array) -> Any:
 
 def reference_battleship_policy(observation: Array) -> NDArray[np.float32]:
     """Play at random: equal probabilities [..., N*N] for all tiles not fired at."""
-    unknown = observation.reshape(*observation.shape[:-2], -1) == 0
-    return np.asarray(unknown / unknown.sum(axis=-1, keepdims=True, dtype=np.float32))
+    unknown = (observation.reshape(*observation.shape[:-2], -1) == 0).astype(np.float32)
+    return np.asarray(unknown / unknown.sum(axis=-1, keepdims=True))
 
 
 # %% GRPO
@@ -290,13 +291,17 @@ def rollout(θ: Params, config: GRPOConfig, seeds: Sequence[int], G: int = 1) ->
     members = [int(seed) for seed in seeds for _ in range(G)]
     environment = config.environment(len(members))
     observations, _ = environment.reset(seed=members)
+    projection = rng.normal(size=observations[0].size)
     running = np.arange(len(members))  # the trajectories that have not ended
     actions, returns = np.zeros(len(members), int), np.zeros(len(members))
     steps: list[tuple[Array, ...]] = []
     while running.size and len(steps) < config.max_steps:
+        # Games meet: those that see the same, hence have the same projection, go side by side, for
+        # the objective to show them to the policy as one.
+        running = running[np.argsort(observations[running].reshape(running.size, -1) @ projection)]
         seen = observations[running]
         π = config.policy(θ, seen)  # [running, actions]
-        if not ((π >= 0).all() and (abs(π.sum(axis=-1) - 1) < 1e-3).all()):
+        if not (π.min() >= 0 and abs(π.sum(axis=-1) - 1).max() < 1e-3):
             raise ValueError(f"policy must give probabilities that sum to 1, got {π}")
         # Exact sampling: π_a / Exponential(1) is the largest of all with probability π_a.
         sampled = (π / rng.standard_exponential(π.shape)).argmax(axis=-1)
@@ -334,8 +339,7 @@ def grpo_advantages(rewards: Array, config: GRPOConfig) -> Array:
     batch (as TRL has it), or in units of reward (Dr. GRPO, arXiv 2503.20783).
     """
     advantages: Array = rewards - rewards.mean(axis=1, keepdims=True)
-    over = 1 if config.scale_rewards == "group" else None
-    std = rewards.std(axis=over, keepdims=True)  # [B, 1] or [1, 1]
+    std = rewards.std(axis=1 if config.scale_rewards == "group" else None, keepdims=True)
     return advantages if config.scale_rewards == "none" else advantages / (std + 1e-4)
 
 
@@ -352,12 +356,9 @@ def grpo_objective(θ: Params, batch: Batch, config: GRPOConfig) -> Any:
     w = {"grpo": 1 / (n * length), "dapo": 1 / S, "dr_grpo": 1 / (n * config.max_steps)}
     ε_high = config.ε if config.ε_high is None else config.ε_high
 
-    # Many steps see the same, in a group and between groups: evaluate the policy once for each.
-    # first[s] is the first step with the observation of step s; distinct[which] equals first.
-    first_step: dict[bytes, int] = {}
-    first = [first_step.setdefault(o.tobytes(), s) for s, o in enumerate(batch.observations)]
-    distinct, which = np.unique(first, return_inverse=True)
-    π = config.policy(θ, batch.observations[distinct])[which, batch.actions]  # [S]
+    # Of equal observations side by side, the policy is shown only the first.
+    first = np.append(True, np.diff(batch.observations.reshape(S, -1), axis=0).any(axis=1))  # [S]
+    π = config.policy(θ, batch.observations[first])[np.cumsum(first) - 1, batch.actions]  # [S]
     ρ = π / batch.π_old
     J = anp.minimum(ρ * A, anp.clip(ρ, 1 - config.ε, 1 + ε_high) * A)
     if config.β > 0:

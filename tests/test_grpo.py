@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import autograd.numpy as anp
@@ -155,26 +156,38 @@ def test_the_gradient_is_that_of_finite_differences(variant: dict[str, Any]) -> 
         assert gradient[index] == pytest.approx((above - below) / 2e-6, rel=1e-4, abs=1e-7)
 
 
-def test_equal_observations_are_shown_to_the_policy_once() -> None:
-    """And yet every step counts, in the objective and in its gradient."""
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int64, np.uint8, np.bool_])
+def test_equal_observations_side_by_side_are_shown_to_the_policy_once(dtype: Any) -> None:
+    """And yet every step counts, in the objective and in its gradient, in whatever order."""
     θ, batch = some_batch()
     rng = np.random.default_rng(0)
-    few = rng.normal(size=(3, 4))
-    batch = batch._replace(observations=few[rng.integers(3, size=len(batch.actions))])
+    few = np.array([[1, 0, 1, 0], [0, 1, 1, 0], [1, 1, 1, 1]], dtype)
+    which = rng.integers(3, size=len(batch.actions))
     shown = []
 
     def watched(θ: Params, observation: Any) -> Any:
-        shown.append(observation)
+        shown.append(len(observation))
         return linear_policy(θ, observation)
 
-    J, gradient = value_and_grad(grpo_objective)(θ, batch, replace(LINEAR, policy=watched))
-    assert [sorted(map(tuple, seen)) for seen in shown] == [sorted(map(tuple, few))]
-    assert float(J) == pytest.approx(literal_objective(θ, batch, LINEAR), rel=1e-9)
     nudge = np.zeros((4, 3))
     nudge[1, 2] = 1e-6
-    above = literal_objective({"W": θ["W"] + nudge}, batch, LINEAR)
-    below = literal_objective({"W": θ["W"] - nudge}, batch, LINEAR)
-    assert gradient["W"][1, 2] == pytest.approx((above - below) / 2e-6, rel=1e-4)
+    for order in (which, np.sort(which)):
+        some = batch._replace(observations=few[order])
+        J, gradient = value_and_grad(grpo_objective)(θ, some, replace(LINEAR, policy=watched))
+        assert float(J) == pytest.approx(literal_objective(θ, some, LINEAR), rel=1e-9)
+        above = literal_objective({"W": θ["W"] + nudge}, some, LINEAR)
+        below = literal_objective({"W": θ["W"] - nudge}, some, LINEAR)
+        assert gradient["W"][1, 2] == pytest.approx((above - below) / 2e-6, rel=1e-4)
+    assert 3 < shown[0] <= len(which)
+    assert shown[1] == 3
+
+
+def test_a_batch_puts_equal_observations_side_by_side() -> None:
+    """So that every board of a mini-batch is shown to the policy once."""
+    batch = collect_batch(neural_battleship_policy_init(), BATTLESHIP, seeds=range(16))
+    boards = [tuple(board.ravel()) for board in batch.observations]
+    changes = sum(here != before for before, here in pairwise(boards))
+    assert changes + 1 == len(set(boards)) < len(boards)
 
 
 def test_an_observation_may_be_a_number() -> None:
