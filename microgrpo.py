@@ -291,14 +291,14 @@ def rollout(θ: Params, config: GRPOConfig, seeds: Sequence[int], G: int = 1) ->
     members = [int(seed) for seed in seeds for _ in range(G)]
     environment = config.environment(len(members))
     observations, _ = environment.reset(seed=members)
-    projection = rng.normal(size=observations[0].size)
+    direction = rng.normal(size=observations[0].size)
     running = np.arange(len(members))  # the trajectories that have not ended
     actions, returns = np.zeros(len(members), int), np.zeros(len(members))
     steps: list[tuple[Array, ...]] = []
     while running.size and len(steps) < config.max_steps:
-        # Games meet: those that see the same, hence have the same projection, go side by side, for
-        # the objective to show them to the policy as one.
-        running = running[np.argsort(observations[running].reshape(running.size, -1) @ projection)]
+        # Games meet. Sorted along a random direction, those that see the same come side by side,
+        # and the objective will show what they see to the policy only once.
+        running = running[np.argsort(observations[running].reshape(running.size, -1) @ direction)]
         seen = observations[running]
         π = config.policy(θ, seen)  # [running, actions]
         if not (π.min() >= 0 and abs(π.sum(axis=-1) - 1).max() < 1e-3):
