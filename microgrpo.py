@@ -67,9 +67,9 @@ class BattleshipRules:
         for length in self.ships:
             check(Integral, 1, self.board_size + 1, ships=length)
         check(Integral, 1, self.board_size**2 + 1, tiles_of_ships=sum(self.ships))
-        self.random_fleet(seed=0)
+        self.random_fleet(seed=0)  # raises a ValueError unless they fit
 
-    @lru_cache(maxsize=4096)  # noqa: B019 - the held-out fleets come back after every mini-batch
+    @lru_cache(maxsize=4096, typed=True)  # noqa: B019 - held-out fleets come back again and again
     def random_fleet(self, seed: int) -> NDArray[np.bool_]:
         """Draw a fleet [N, N], all legal placements alike: throw ships until none overlap.
 
@@ -171,7 +171,7 @@ class BattleshipEnv:
 
 
 # anp.tanh, but its derivative is taken from h = tanh(z) itself: autograd's needs a cosh, which is
-# slow on many machines. The inner function maps the gradient with respect to h to that to z.
+# slow. The inner function turns the gradient with respect to h into the one with respect to z.
 tanh = primitive(np.tanh)
 defvjp(tanh, lambda h, _: lambda g: g * (1 - h * h))
 
@@ -206,7 +206,7 @@ def neural_battleship_policy(θ: Params, observation: Array) -> Any:
     """
     board = observation.reshape(*observation.shape[:-2], -1)  # [..., N*N]
     hits_and_misses = np.concatenate([board == 1, board == -1], axis=-1).astype(np.float32)
-    # Times the symmetries, W1 is [2, N*N * 8, hidden] and W2 [N*N * 8, hidden]: all the copies.
+    # The product writes each unit's weights in eight orders, the reshape makes each order a unit.
     symmetries = board_symmetries(observation.shape[-1]).reshape(-1, board.shape[-1])
     W1 = (symmetries @ θ["W1"]).reshape(hits_and_misses.shape[-1], -1)  # [2 * N*N, 8 * hidden]
     W2 = (symmetries @ θ["W2"]).reshape(board.shape[-1], -1)  # [N*N, 8 * hidden]
@@ -256,7 +256,7 @@ class GRPOConfig:
         check(Integral, 1, num_val=self.num_val)
         check(Integral, 2, G=self.G)  # a trajectory alone in its group has nothing to beat
         check(Integral, 0, seed=self.seed)
-        check(Real, 0, ε=self.ε, β=self.β, ε_high=self.ε_high or 0)
+        check(Real, 0, ε=self.ε, β=self.β, ε_high=self.ε if self.ε_high is None else self.ε_high)
         check(Real, 1e-9, max_grad_norm=self.max_grad_norm)
         for option in ("scale_rewards", "loss_type", "lr_schedule"):
             value, choices = getattr(self, option), get_args(GRPOConfig.__annotations__[option])
@@ -296,8 +296,8 @@ def rollout(θ: Params, config: GRPOConfig, seeds: Sequence[int], G: int = 1) ->
     actions, returns = np.zeros(len(members), int), np.zeros(len(members))
     steps: list[tuple[Array, ...]] = []
     while running.size and len(steps) < config.max_steps:
-        # Games meet. Sorted along a random direction, those that see the same come side by side,
-        # and the objective will show what they see to the policy only once.
+        # Games often see the same. Sorted along a random direction, equal observations come side
+        # by side, so that later the policy has to be evaluated only once for each run of them.
         running = running[np.argsort(observations[running].reshape(running.size, -1) @ direction)]
         seen = observations[running]
         π = config.policy(θ, seen)  # [running, actions]
@@ -434,7 +434,8 @@ def train_grpo(
 
     Call it again to go on from the optimizer's parameters, also after an interruption; the replay
     buffer and lr_schedule start anew. Raises FloatingPointError if parameters would overflow, with
-    the last finite ones still in the optimizer, and ValueError if the policy or a reward does.
+    the last finite ones still in the optimizer, and ValueError if what the policy gives are not
+    probabilities, or the rewards not finite.
     """
     replay_buffer: list[Batch] = []
     held_out_seeds, rewards_val = range(1, 2 * config.num_val, 2), np.zeros(config.M)
@@ -472,7 +473,8 @@ def train_grpo(
 # %% Run
 
 if __name__ == "__main__":
-    # After freeing a block this large, Linux's malloc keeps freed memory, which saves page faults.
+    # Freed at once: after a block of almost 32 MiB, Linux's malloc holds on to freed memory, which
+    # saves training most of its page faults.
     np.empty(2**25 - 2**13, np.uint8)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # not every terminal can show a ship

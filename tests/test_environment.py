@@ -112,9 +112,11 @@ def test_rules_of_the_wrong_type_are_named() -> None:
 
 
 @pytest.mark.parametrize(
-    "seed", [3, None, [0], [0, 1, 2], [0, -1], [0, 0.5], [0, float("nan")], [0, "1"]]
+    "seed",
+    [3, None, [0], [0, 1, 2], [0, -1], [0, 0.5], [0, float("nan")], [0, "1"], [0, 1.0], [0, True]],
 )
 def test_seeds_out_of_range_are_named(seed: Any) -> None:
-    """One integer from 0 up for each game."""
+    """One integer from 0 up for each game, also when the fleet of an equal number is known."""
+    BattleshipEnv(2).reset(seed=[0, 1])
     with pytest.raises(ValueError, match="seed"):
         BattleshipEnv(2).reset(seed=seed)

@@ -408,7 +408,7 @@ NAN, INF = float("nan"), float("inf")
         ("policy", [None, "policy"]),
         ("reference_policy", [None, 0.5]),
         ("ε", [-0.1, NAN, INF, "0.2", None]),
-        ("ε_high", [-0.1, NAN, INF, "0.2"]),
+        ("ε_high", [-0.1, NAN, INF, "0.2", "", False]),
         ("β", [-0.1, NAN, INF, None]),
         ("G", [1, 0, -1, 2.5, NAN, "16", True]),
         ("B", [0, -1, 1.5, NAN, None]),
