@@ -26,6 +26,8 @@ from microgrpo import (
     reference_battleship_policy,
 )
 
+NAN, INF = float("nan"), float("inf")
+
 BATTLESHIP = GRPOConfig(
     environment=BattleshipEnv,
     policy=neural_battleship_policy,
@@ -380,15 +382,15 @@ def test_seeds_out_of_range_are_named(seeds: list[int]) -> None:
         collect_batch(neural_battleship_policy_init(), BATTLESHIP, seeds)
 
 
-def test_a_policy_that_is_no_distribution_is_refused() -> None:
+@pytest.mark.parametrize("wrong", [2.0, 0.01, NAN, [1.5, -0.5] + 23 * [0]])
+@pytest.mark.parametrize("rows", [slice(None), slice(1)])
+def test_a_policy_that_is_no_distribution_is_refused(wrong: Any, rows: slice) -> None:
     """Logits instead of probabilities, or a NaN, would otherwise train in silence."""
-    for wrong in (2.0, float("nan")):
-        config = replace(BATTLESHIP, policy=lambda θ, _: θ["answer"])
-        with pytest.raises(ValueError, match="policy"):
-            collect_batch({"answer": np.full((16, 25), wrong)}, config, [1])
-    negative = np.array([1.5, -0.5] + 23 * [0])
+    answer = np.full((16, 25), 1 / 25)
+    answer[rows] = wrong
+    config = replace(BATTLESHIP, policy=lambda θ, _: θ["answer"])
     with pytest.raises(ValueError, match="policy"):
-        collect_batch({"answer": np.tile(negative, (16, 1))}, config, [1])
+        collect_batch({"answer": answer}, config, [1])
 
 
 def test_a_reference_that_rules_out_an_action_is_refused() -> None:
@@ -396,9 +398,6 @@ def test_a_reference_that_rules_out_an_action_is_refused() -> None:
     config = replace(BATTLESHIP, reference_policy=lambda o: np.zeros((len(o), 25)))
     with pytest.raises(ValueError, match="π_ref"):
         collect_batch(neural_battleship_policy_init(), config, [1])
-
-
-NAN, INF = float("nan"), float("inf")
 
 
 @pytest.mark.parametrize(
