@@ -339,6 +339,7 @@ def grpo_advantages(rewards: Array, config: GRPOConfig) -> Array:
     batch (as TRL has it), or in units of reward (Dr. GRPO, arXiv 2503.20783).
     """
     advantages: Array = rewards - rewards.mean(axis=1, keepdims=True)
+    # Of each group [B, 1], or of all rewards [1, 1].
     std = rewards.std(axis=1 if config.scale_rewards == "group" else None, keepdims=True)
     return advantages if config.scale_rewards == "none" else advantages / (std + 1e-4)
 
