@@ -12,7 +12,7 @@ environment, the policy, the GRPO objective and the training loop; nothing refer
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from numbers import Integral, Real
 from typing import Any, Literal, NamedTuple, Protocol, get_args
@@ -239,9 +239,9 @@ class GRPOConfig:
     ε_high: float | None = None  # or to 1-ε .. 1+ε_high: DAPO's clip-higher (arXiv 2503.14476)
     β: float = 0.001  # weight of the KL divergence from the reference policy; set 0 without one
     G: int = 16  # trajectories per group, all from the same start
-    B: int = 20  # groups per mini-batch
+    B: int = 16  # groups per mini-batch
     M: int = 2000  # mini-batches
-    μ: int = 2  # gradient steps per mini-batch
+    μ: int = 4  # gradient steps per mini-batch
     R: int = 1  # replay buffer: each gradient step draws one of the last R mini-batches
     max_steps: int = 1000  # trajectories are cut there
     scale_rewards: Literal["group", "batch", "none"] = "group"  # whose std divides the advantages
@@ -280,6 +280,14 @@ class Batch(NamedTuple):
     rewards: Array  # [B, G] the sum of each trajectory's step rewards
 
 
+def first_of_equals(seen: Array) -> NDArray[np.bool_]:
+    """Mark each observation [S, ...] that is not equal to the one before it, [S].
+
+    Of equal observations side by side, the policy has to be shown only the first.
+    """
+    return np.append(True, (seen[1:] != seen[:-1]).any(axis=tuple(range(1, seen.ndim))))
+
+
 def rollout(θ: Params, config: GRPOConfig, seeds: Sequence[int], G: int = 1) -> tuple[Array, ...]:
     """Play G trajectories per seed, all in lockstep, sampling actions from the policy.
 
@@ -296,19 +304,19 @@ def rollout(θ: Params, config: GRPOConfig, seeds: Sequence[int], G: int = 1) ->
     actions, returns = np.zeros(len(members), int), np.zeros(len(members))
     steps: list[tuple[Array, ...]] = []
     while running.size and len(steps) < config.max_steps:
-        # Games often see the same. Sorted along a random direction, equal observations come side
-        # by side, so that later the policy has to be evaluated only once for each run of them.
+        # Games often see the same, above all at the start. Sorting along a random direction brings
+        # equal observations side by side.
         running = running[np.argsort(observations[running].reshape(running.size, -1) @ direction)]
         seen = observations[running]
-        π = config.policy(θ, seen)  # [running, actions]
+        first = first_of_equals(seen)
+        π = config.policy(θ, seen[first])[first.cumsum() - 1]  # [running, actions]
         if not (π.min() >= 0 and abs(π.sum(axis=-1) - 1).max() < 1e-3):
             raise ValueError(f"policy must give probabilities that sum to 1, got {π}")
         # Exact sampling: π_a / Exponential(1) is the largest of all with probability π_a.
-        sampled = (π / rng.standard_exponential(π.shape)).argmax(axis=-1)
+        actions[running] = sampled = (π / rng.standard_exponential(π.shape)).argmax(axis=-1)
         steps.append((seen, sampled, π[np.arange(running.size), sampled], running))
 
         # Ended trajectories repeat their last action; what comes of it is ignored.
-        actions[running] = sampled
         observations, rewards, terminated, truncated, _ = environment.step(actions.copy())
         returns[running] += rewards[running]
         running = running[(terminated | truncated)[running] == 0]
@@ -357,9 +365,9 @@ def grpo_objective(θ: Params, batch: Batch, config: GRPOConfig) -> Any:
     w = {"grpo": 1 / (n * length), "dapo": 1 / S, "dr_grpo": 1 / (n * config.max_steps)}
     ε_high = config.ε if config.ε_high is None else config.ε_high
 
-    # Of equal observations side by side, the policy is shown only the first.
-    first = np.append(True, np.diff(batch.observations.reshape(S, -1), axis=0).any(axis=1))  # [S]
-    π = config.policy(θ, batch.observations[first])[np.cumsum(first) - 1, batch.actions]  # [S]
+    # As float64, like the rewards: NumPy is slow to add up gradients of mixed precision.
+    first = first_of_equals(batch.observations)
+    π = config.policy(θ, batch.observations[first])[first.cumsum() - 1, batch.actions].astype(float)
     ρ = π / batch.π_old
     J = anp.minimum(ρ * A, anp.clip(ρ, 1 - config.ε, 1 + ε_high) * A)
     if config.β > 0:
@@ -484,17 +492,15 @@ if __name__ == "__main__":
     )
     print(f"Learning Battleship in {grpo_config.M} mini-batches, in about a minute.")
     θ_init = neural_battleship_policy_init()
-    θ_star, rewards_val = train_grpo(AdamWOptimizer(θ_init, learning_rate=2e-2), grpo_config)
+    θ_star, rewards_val = train_grpo(AdamWOptimizer(θ_init, learning_rate=1e-2), grpo_config)
 
     test_seeds = range(10_001, 14_001, 2)
-    at_random = replace(grpo_config, policy=lambda _, seen: reference_battleship_policy(seen))
-    random, trained = (mean_reward(θ_star, c, test_seeds) for c in (at_random, grpo_config))
-    print(f"Mean score on {len(test_seeds)} held-out seeds: {trained:.3f}, at random {random:.3f}")
+    before, after = (mean_reward(θ, grpo_config, test_seeds) for θ in (θ_init, θ_star))
+    print(f"Mean score of {len(test_seeds)} held-out games: {after:.3f}, untrained {before:.3f}")
 
-    tiles = rollout(θ_star, grpo_config, test_seeds[:1])[1]  # [shots] where the policy fired
-    shots = np.cumsum(tiles[:, None] == np.arange(25), axis=0).reshape(-1, 5, 5) > 0
-    shots = shots[np.linspace(0, len(shots) - 1, num=6, dtype=int)]
-    print("A game on the first of these boards, from the first shot to the last:")
+    seen = rollout(θ_star, grpo_config, test_seeds[:1])[0]  # what was known before each shot
+    shots = seen[np.linspace(0, len(seen) - 1, num=6, dtype=int)] != 0
+    print("A game on the first of these boards; one more shot would end it:")
     print(BattleshipGame(BattleshipRules().random_fleet(test_seeds[0]), shots))
 
     np.savez("battleship_policy.npz", **θ_star)

@@ -35,7 +35,7 @@ DEFAULT = m.GRPOConfig(
     reference_policy=m.reference_battleship_policy,
     lr_schedule="linear",
 )
-LEARNING_RATE = 2e-2
+LEARNING_RATE = 1e-2
 objective_and_gradient = value_and_grad(m.grpo_objective)
 
 

@@ -32,7 +32,7 @@ import microgrpo as m
 
 np.empty(2**25 - 2**13, np.uint8)  # as the script does: keep freed memory for reuse
 
-LEARNING_RATE = 2e-2
+LEARNING_RATE = 1e-2
 DEFAULT = m.GRPOConfig(
     environment=m.BattleshipEnv,
     policy=m.neural_battleship_policy,
@@ -143,11 +143,11 @@ def train_on_board(name: str) -> dict[str, Any]:
 
     def trained(mini_batches: int) -> tuple[m.Params, float]:
         start = time.process_time()
-        optimizer = m.AdamWOptimizer(m.neural_battleship_policy_init(rules), LEARNING_RATE / 2)
+        optimizer = m.AdamWOptimizer(m.neural_battleship_policy_init(rules), LEARNING_RATE)
         m.train_grpo(optimizer, replace(config, M=mini_batches), report=lambda *_: None)
         return optimizer.params, (time.process_time() - start) / 60
 
-    config = replace(DEFAULT, environment=environment, B=16)
+    config = replace(DEFAULT, environment=environment, μ=2)
     _, first_minutes = trained(10)
     mini_batches = int(1.4 * 10 * minutes / first_minutes)  # games get shorter with experience
     θ_star, minutes = trained(mini_batches)

@@ -184,12 +184,20 @@ def test_equal_observations_side_by_side_are_shown_to_the_policy_once(dtype: Any
     assert shown[1] == 3
 
 
-def test_a_batch_puts_equal_observations_side_by_side() -> None:
-    """So that every board of a mini-batch is shown to the policy once."""
-    batch = collect_batch(neural_battleship_policy_init(), BATTLESHIP, seeds=range(16))
+def test_the_policy_is_shown_every_board_of_a_mini_batch_once() -> None:
+    """While playing; and later too, as equal boards stand side by side in the batch."""
+    shown: list[tuple[float, ...]] = []
+
+    def watched(θ: Params, observation: Any) -> Any:
+        shown.extend(tuple(board.ravel()) for board in observation)
+        return neural_battleship_policy(θ, observation)
+
+    config = replace(BATTLESHIP, policy=watched)
+    batch = collect_batch(neural_battleship_policy_init(), config, seeds=range(16))
     boards = [tuple(board.ravel()) for board in batch.observations]
     changes = sum(here != before for before, here in pairwise(boards))
-    assert changes + 1 == len(set(boards)) < len(boards)
+    assert set(shown) == set(boards)
+    assert changes + 1 == len(shown) == len(set(boards)) < len(boards)
 
 
 def test_an_observation_may_be_a_number() -> None:

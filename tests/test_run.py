@@ -37,13 +37,14 @@ def test_a_run_shows_what_came_of_it(tmp_path: Path) -> None:
     assert "20 mini-batches" in lines[0]
     assert [line.split()[1] for line in lines[1:3]] == ["1", "20"]
     words = lines[3].replace(",", "").split()
-    trained, random = float(words[words.index("seeds:") + 1]), float(words[-1])
-    assert random == pytest.approx(0.153, abs=0.01)
-    assert trained > random + 0.05
+    trained, untrained = float(words[words.index("games:") + 1]), float(words[-1])
+    assert untrained == pytest.approx(0.153, abs=0.01)
+    assert trained > untrained + 0.05
     boards = [line.split("  ") for line in lines if "🌊" in line]
     assert [len(row) for row in boards] == [6] * 5
-    assert "🚢" not in "".join(row[-1] for row in boards)  # the game is played to its end
-    assert sum(row[-1].count("💥") for row in boards) == 9
+    assert not {"💦", "💥"} & set("".join(row[0] for row in boards))
+    assert sum(row[-1].count("🚢") for row in boards) == 1  # the last shot hits it
+    assert sum(row[-1].count("💥") for row in boards) == 8
 
     with np.load(tmp_path / "battleship_policy.npz") as saved:
         for name, value in neural_battleship_policy_init().items():
