@@ -191,7 +191,7 @@ def test_other_boards() -> None:
     """Ten by ten tiles, by changing one argument."""
     names = run("board_size=10")
     assert names["rewards_val"][0] < 0.1
-    assert names["rewards_val"][-1] > 0.1  # four seeds reached 0.140 to 0.175
+    assert names["rewards_val"][-1] > 0.09  # four seeds reached 0.124 to 0.167
 
 
 def test_a_game_of_your_own() -> None:

@@ -391,7 +391,7 @@ def test_battleship_is_learned(M: int, μ: int, R: int) -> None:
     optimizer = AdamWOptimizer(neural_battleship_policy_init(), learning_rate=2e-2)
     _, rewards_val = train_grpo(optimizer, config, silent)
     assert rewards_val[0] < 0.3
-    assert rewards_val[-1] > 0.4  # four seeds of each reached 0.456 to 0.497
+    assert rewards_val[-1] > 0.4  # four seeds of each reached 0.454 to 0.506
 
 
 def test_the_call_that_started_it_all() -> None:
