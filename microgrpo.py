@@ -365,8 +365,8 @@ def grpo_objective(θ: Params, batch: Batch, config: GRPOConfig) -> Any:
     w = {"grpo": 1 / (n * length), "dapo": 1 / S, "dr_grpo": 1 / (n * config.max_steps)}
     ε_high = config.ε if config.ε_high is None else config.ε_high
 
-    # As float64, like the rewards: NumPy is slow to add up gradients of mixed precision.
     first = first_of_equals(batch.observations)
+    # [S], in float64 like the rewards: NumPy is slow to add up gradients of mixed precision.
     π = config.policy(θ, batch.observations[first])[first.cumsum() - 1, batch.actions].astype(float)
     ρ = π / batch.π_old
     J = anp.minimum(ρ * A, anp.clip(ρ, 1 - config.ε, 1 + ε_high) * A)
@@ -498,7 +498,7 @@ if __name__ == "__main__":
     before, after = (mean_reward(θ, grpo_config, test_seeds) for θ in (θ_init, θ_star))
     print(f"Mean score of {len(test_seeds)} held-out games: {after:.3f}, untrained {before:.3f}")
 
-    seen = rollout(θ_star, grpo_config, test_seeds[:1])[0]  # what was known before each shot
+    seen = rollout(θ_star, grpo_config, test_seeds[:1])[0]  # [shots, 5, 5] before each shot
     shots = seen[np.linspace(0, len(seen) - 1, num=6, dtype=int)] != 0
     print("A game on the first of these boards; one more shot would end it:")
     print(BattleshipGame(BattleshipRules().random_fleet(test_seeds[0]), shots))

@@ -56,9 +56,9 @@ def exact_score(θ: m.Params, config: m.GRPOConfig) -> float:
     return m.mean_reward(θ, replace(config, environment=EveryFleet), range(len(all_placements())))
 
 
-def train(config: m.GRPOConfig, learning_rate: float = LEARNING_RATE) -> dict[str, Any]:
+def train(config: m.GRPOConfig) -> dict[str, Any]:
     """Train from an initialisation with the same seed; return its curve, score and seconds."""
-    optimizer = m.AdamWOptimizer(m.neural_battleship_policy_init(seed=config.seed), learning_rate)
+    optimizer = m.AdamWOptimizer(m.neural_battleship_policy_init(seed=config.seed), LEARNING_RATE)
     start = time.process_time()
     θ_star, rewards_val = m.train_grpo(optimizer, config, report=lambda *_: None)
     seconds = time.process_time() - start

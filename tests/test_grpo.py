@@ -248,7 +248,7 @@ def test_the_objective_of_battleship_is_the_papers_formula() -> None:
 
 
 def test_the_gradient_stays_float32() -> None:
-    """A float64 anywhere in the backward pass would double the time of training."""
+    """A float64 in the backward pass of the network would double the time of training."""
     config = replace(BATTLESHIP, G=2)
     θ = neural_battleship_policy_init(hidden=2)
     batch = collect_batch(θ, config, seeds=[1])
@@ -346,6 +346,7 @@ def test_collect_batch_is_a_pure_function() -> None:
     assert first != actions(BATTLESHIP, [1, 3])
     one_shot = replace(BATTLESHIP, max_steps=1)  # into the same fog, whatever the seed
     assert actions(one_shot, [1]) != actions(one_shot, [2])
+    assert actions(one_shot, [1, 2]) != actions(one_shot, [1, 3])
     assert first == actions(BATTLESHIP, range(1, 3))
     assert first == actions(BATTLESHIP, np.array([1, 2]))  # type: ignore[arg-type]
 
@@ -391,14 +392,18 @@ def test_seeds_out_of_range_are_named(seeds: list[int]) -> None:
 
 
 @pytest.mark.parametrize("wrong", [2.0, 0.01, NAN, [1.5, -0.5] + 23 * [0]])
-@pytest.mark.parametrize("rows", [slice(None), slice(1)])
+@pytest.mark.parametrize("rows", [slice(None), slice(1), slice(-1, None)])
 def test_a_policy_that_is_no_distribution_is_refused(wrong: Any, rows: slice) -> None:
     """Logits instead of probabilities, or a NaN, would otherwise train in silence."""
-    answer = np.full((16, 25), 1 / 25)
-    answer[rows] = wrong
-    config = replace(BATTLESHIP, policy=lambda θ, _: θ["answer"])
+
+    def policy(_: Params, observation: Any) -> Any:
+        probabilities = reference_battleship_policy(observation)
+        if len(observation) > 1:  # not at the start, where all boards are equal
+            probabilities[rows] = wrong
+        return probabilities
+
     with pytest.raises(ValueError, match="policy"):
-        collect_batch({"answer": answer}, config, [1])
+        collect_batch({}, replace(BATTLESHIP, policy=policy), [1])
 
 
 def test_a_reference_that_rules_out_an_action_is_refused() -> None:
