@@ -1,170 +1,125 @@
-"""The game: fleets are uniform over all legal placements, and a score follows from the shots."""
-
-import itertools
+"""Game: fleets are uniform over all legal placements, and a score follows from the shots."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_references import all_placements  # listed by code that shares nothing with the file
 
-from microgrpo import BattleshipGame, BattleshipRules
+from microgrpo import BattleshipGame, BattleshipRules, random_fleet
 
-
-def placements(rules: BattleshipRules) -> list[tuple[frozenset[tuple[int, int]], ...]]:
-    """List every legal fleet, tile by tile, as a literal reading of the rules."""
-    n = rules.board_size
-    places: list[list[frozenset[tuple[int, int]]]] = []
-    for length in rules.ships:
-        ship = []
-        for row, column in itertools.product(range(n), range(n)):
-            if column + length <= n:
-                ship.append(frozenset((row, column + k) for k in range(length)))
-            if row + length <= n and length > 1:
-                ship.append(frozenset((row + k, column) for k in range(length)))
-        places.append(ship)
-    tiles = sum(rules.ships)
-    return [fleet for fleet in itertools.product(*places) if len(frozenset.union(*fleet)) == tiles]
+# %% Fleets
 
 
-@pytest.mark.parametrize(
-    "rules",
-    [
-        BattleshipRules(3, (2, 3)),
-        BattleshipRules(2, (2, 2)),
-        BattleshipRules(3, (1, 2)),
-        BattleshipRules(4, (2, 3)),
-    ],
-)
-def test_fleets_are_uniform_over_all_legal_placements(rules: BattleshipRules) -> None:
-    """Chi-square: boards come as often as there are placements that look like them."""
-    expected: dict[bytes, float] = {}
-    fleets = placements(rules)
-    for fleet in fleets:
-        board = np.zeros((rules.board_size, rules.board_size), bool)
-        board[tuple(np.array(list(frozenset.union(*fleet))).T)] = True
-        expected[board.tobytes()] = expected.get(board.tobytes(), 0) + 1 / len(fleets)
-    draws = 200 * len(expected)
-    seen = dict.fromkeys(expected, 0)
-    for seed in range(draws):
-        seen[rules.random_fleet(seed).tobytes()] += 1
+@pytest.mark.parametrize(("side", "ships"), [(4, (4,) * 4), (3, (1, 2, 2)), (4, (2, 3))])
+def test_fleets_are_uniform_over_all_legal_placements(side: int, ships: tuple[int, ...]) -> None:
+    """Chi-square: a board comes as often as there are placements that look like it."""
+    placements = all_placements(side, ships)
+    boards, looks_like = np.unique(placements, axis=0, return_counts=True)
+    expected = 50 * len(boards) * looks_like / len(placements)
+    seen = dict.fromkeys((board.tobytes() for board in boards), 0)
+    for seed in range(50 * len(boards)):
+        seen[random_fleet(BattleshipRules(side, ships), seed).tobytes()] += 1
 
-    surprise = sum((seen[b] - draws * p) ** 2 / (draws * p) for b, p in expected.items())
-    freedom = len(expected) - 1
-    assert abs(surprise - freedom) < 4 * np.sqrt(2 * freedom) + 4  # 4 standard deviations
+    surprise = np.sum((np.array(list(seen.values())) - expected) ** 2 / expected)
+    freedom = len(boards) - 1
+    assert abs(surprise - freedom) <= 4 * np.sqrt(2 * freedom)  # four standard deviations
 
 
-def test_default_rules_reach_every_kind_of_placement() -> None:
-    """On the 5 x 5 board each tile is as often a ship as the 9,024 placements say."""
-    fleets = placements(BattleshipRules())
-    assert len(fleets) == 9024
-    share = np.zeros((5, 5))
-    for fleet in fleets:
-        share[tuple(np.array(list(frozenset.union(*fleet))).T)] += 1 / len(fleets)
-    draws = 20_000
-    drawn = np.mean([BattleshipRules().random_fleet(seed) for seed in range(draws)], axis=0)
-    np.testing.assert_allclose(drawn, share, atol=4.5 * np.sqrt(0.25 / draws))
+def test_the_default_board_has_9024_placements() -> None:
+    """Each pair of tiles, and each tile, is as often covered as in a list of all placements."""
+    placements = all_placements().reshape(9024, 25).astype(float)
+    drawn = np.array([random_fleet(BattleshipRules(), seed).ravel() for seed in range(5_000)])
+    p = placements.T @ placements / 9024  # [25, 25], on the diagonal the tiles
+    difference = drawn.T @ drawn.astype(float) / 5_000 - p
+    assert (abs(difference) < 5 * np.sqrt(p * (1 - p) / 5_000)).all()  # five standard deviations
 
 
 def test_the_same_seed_hides_the_same_fleet() -> None:
-    """A fleet is a function of the rules and the seed, and different seeds differ."""
-    fleets = [BattleshipRules().random_fleet(seed) for seed in range(10)]
-    np.testing.assert_array_equal(fleets[3], BattleshipRules().random_fleet(3))
-    assert len({fleet.tobytes() for fleet in fleets}) > 5
+    """A fleet follows from rules and seed, also after the cache has forgotten it."""
+    fleets = [random_fleet(BattleshipRules(), seed).tobytes() for seed in range(10)]
+    random_fleet.cache_clear()
+    assert fleets == [random_fleet(BattleshipRules(), seed).tobytes() for seed in range(10)]
+    assert len(set(fleets)) == 10
 
 
-def test_the_full_game_can_be_set_up() -> None:
-    """The board of the box: 10 x 10 with five ships."""
-    fleet = BattleshipRules(10, (5, 4, 3, 3, 2)).random_fleet(seed=1)
-    assert fleet.shape == (10, 10)
-    assert fleet.sum() == 17
+def test_a_fleet_cannot_be_changed() -> None:
+    """All games of a group get the same array, so no one may write into it."""
+    for seed in range(10):
+        with pytest.raises(ValueError, match="read-only"):
+            random_fleet(BattleshipRules(), seed)[0, 0] = True
 
 
-@pytest.mark.parametrize(
-    ("board_size", "ships"),
-    [(2, (2, 2, 2)), (3, (3, 3, 3, 1)), (5, (5,) * 6), (10, (4,) * 25), (10, (1,) * 120)],
-)
-def test_fleets_that_cannot_be_placed_are_refused_at_once(
-    board_size: int, ships: tuple[int, ...]
-) -> None:
-    """Each ship alone would fit, all together do not."""
-    with pytest.raises(ValueError, match="ships"):
-        BattleshipRules(board_size, ships)
+@pytest.mark.parametrize(("side", "ships"), [(3, (2, 4)), (0, (2,)), (2, (2, 2, 2))])
+def test_a_fleet_that_does_not_fit_is_an_error(side: int, ships: tuple[int, ...]) -> None:
+    """One ship is too long, or all together are too many: the message names ships and board."""
+    with pytest.raises(ValueError, match="ships") as error:
+        random_fleet(BattleshipRules(side, ships), seed=0)
+    assert all(part in str(error.value) for part in ("board", str(side), str(ships)))
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("board_size", 0),
-        ("board_size", -5),
-        ("board_size", 5.0),
-        ("board_size", float("nan")),
-        ("board_size", True),
-        ("board_size", "5"),
-        ("ships", ()),
-        ("ships", [2, 3]),
-        ("ships", 3),
-        ("ships", (2, 0)),
-        ("ships", (2, 6)),
-        ("ships", (2.0,)),
-        ("ships", ("2",)),
-        ("ships", (float("nan"),)),
-    ],
-)
-def test_rules_out_of_range_name_the_field(field: str, value: object) -> None:
-    """Every wrong field is a ValueError that says which."""
-    with pytest.raises(ValueError, match=field):
-        BattleshipRules(**{field: value})  # type: ignore[arg-type]
+# %% Shots and scores
 
 
-def test_score_counts_misses() -> None:
-    """With the default rules, a game with m misses scores 1 - m/17, and an unfinished one 0."""
-    ships = BattleshipRules().random_fleet(seed=0)
-    water = np.argwhere(~ships)
-    for misses in range(17):
-        shots = ships.copy()
-        shots[tuple(water[:misses].T)] = True
-        assert BattleshipGame(ships, shots).score() == pytest.approx(1 - misses / 17)
-    shots[tuple(np.argwhere(ships)[0])] = False
-    assert BattleshipGame(ships, shots).score() == 0
+RULES = BattleshipRules(), BattleshipRules(3, (2,)), BattleshipRules(2, (2, 2))
 
 
 @settings(deadline=None)  # a busy machine is no failure
-@given(seed=st.integers(0, 2**32), order=st.permutations(range(25)))
-def test_any_order_of_shots_ends_with_the_last_hit(seed: int, order: list[int]) -> None:
-    """The game ends with the shot at its last ship tile, and the score never changes after."""
-    ships = BattleshipRules().random_fleet(seed)
-    game = BattleshipGame(ships, np.zeros_like(ships))
-    left = set(np.flatnonzero(ships).tolist())
+@given(st.sampled_from(RULES), st.integers(0, 2**32), st.permutations(range(25)))
+def test_a_game_ends_with_its_last_hit(rules: BattleshipRules, seed: int, order: list[int]) -> None:
+    """With m misses in w tiles of water it scores 1 - m / (w + 1) then, and 0 until then."""
+    fleet = random_fleet(rules, seed)
+    game = BattleshipGame(fleet[np.newaxis])
+    left = set(np.flatnonzero(fleet).tolist())
+    water = set(range(fleet.size)) - left
     misses = 0
-    for tile in order:
-        assert game.finished == (not left)
-        if left:
-            misses += tile not in left
-            left.discard(tile)
-        game = game.fire(np.array(tile))
-        assert game.score() == pytest.approx(0 if left else 1 - misses / 17)
+    for tile in (tile for tile in order if tile < fleet.size):
+        assert game.finished() == (not left)
+        game.fire(np.array([tile]))
+        misses += tile in water
+        left.discard(tile)
+        assert game.score() == pytest.approx(0 if left else 1 - misses / (len(water) + 1))
+    assert game.finished()
 
 
-def test_a_batch_of_games_is_the_games_one_by_one() -> None:
-    """Leading dimensions are batch dimensions: [2, 3] games move as each would alone."""
-    rules = BattleshipRules(4, (2, 3))
-    ships = np.stack([rules.random_fleet(seed) for seed in range(6)])
-    rng = np.random.default_rng(0)
-    orders = rng.permuted(np.tile(np.arange(16), (6, 1)), axis=1)
-    batch = BattleshipGame(ships.reshape(2, 3, 4, 4), np.zeros((2, 3, 4, 4), bool))
-    singles = [BattleshipGame(fleet, np.zeros_like(fleet)) for fleet in ships]
-    for shot in range(12):
-        batch = batch.fire(orders[:, shot].reshape(2, 3))
-        singles = [game.fire(order[shot]) for game, order in zip(singles, orders, strict=True)]
-        np.testing.assert_array_equal(batch.score().ravel(), [g.score() for g in singles])
-        np.testing.assert_array_equal(batch.finished.ravel(), [g.finished for g in singles])
+def test_to_fire_at_a_tile_again_changes_nothing() -> None:
+    """Games that are over can be stepped on with their last shot, and no one has to look."""
+    game = BattleshipGame(random_fleet(BattleshipRules(), seed=0)[np.newaxis])
+    for last in range(25):
+        game.fire(np.array([last]))
+        before = str(game), game.score()
+        for tile in range(last + 1):
+            game.fire(np.array([tile]))
+        assert (str(game), game.score()) == before
 
 
-def test_a_board_is_drawn_in_emoji() -> None:
-    """Sea, ship, splash and hit; a batch is drawn side by side."""
-    ships = np.array([[True, True], [False, False]])
-    shots = np.array([[True, False], [False, True]])
-    assert str(BattleshipGame(ships, shots)) == "💥🚢\n🌊💦"
-    assert str(BattleshipGame(ships, shots).fire(1)) == "💥💥\n🌊💦"
-    pair = BattleshipGame(np.stack([ships, ships]), np.stack([shots, ~shots]))
-    assert str(pair) == "💥🚢  🚢💥\n🌊💦  💦🌊"
+def test_n_games_are_the_games_one_by_one() -> None:
+    """Shots fired at the same time fall each on a board of its own."""
+    fleets = np.stack([random_fleet(BattleshipRules(4, (2, 3)), seed) for seed in range(6)])
+    games, alone = BattleshipGame(fleets), [BattleshipGame(fleet[np.newaxis]) for fleet in fleets]
+    for tiles in np.random.default_rng(0).integers(16, size=(40, 6)):
+        games.fire(tiles)
+        for game, tile in zip(alone, tiles, strict=True):
+            game.fire(tile)
+        assert str(games) == "\n".join(str(game) for game in alone)
+        np.testing.assert_array_equal(games.score(), np.concatenate([g.score() for g in alone]))
+
+
+@pytest.mark.parametrize("tile", [-1, 9])
+def test_a_tile_off_the_board_is_an_error(tile: int) -> None:
+    """NumPy would count -1 from the end. The message names the shots, and none of them falls."""
+    game = BattleshipGame(np.zeros((2, 3, 3), bool))
+    with pytest.raises(ValueError, match=f"tiles.*{tile}"):
+        game.fire(np.array([0, tile]))
+    assert not game.shots.any()
+
+
+def test_boards_are_drawn_one_below_the_other() -> None:
+    """Water, ship, miss and hit each have a sign. One miss in two tiles of water scores 2/3."""
+    fleet = np.array([[True, True], [False, False]])
+    game = BattleshipGame(np.stack([fleet, fleet.T]))
+    assert str(game) == "🚢🚢\n🌊🌊\n🚢🌊\n🚢🌊"
+    for tiles in ([0, 3], [2, 2], [1, 2]):
+        game.fire(np.array(tiles))
+    assert str(game) == "💥💥\n💦🌊\n🚢🌊\n💥💦"
+    assert game.score() == pytest.approx([2 / 3, 0])

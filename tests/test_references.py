@@ -4,7 +4,6 @@ Nothing comes from `microgrpo.py`, so these numbers cannot share its mistakes. T
 default rules, and every mean gives each legal placement of the fleet the same weight.
 """
 
-from fractions import Fraction
 from functools import cache
 from itertools import product
 from typing import Any
@@ -45,18 +44,16 @@ def all_placements(board_size: int = N, ships: tuple[int, ...] = SHIPS) -> Bools
 
 
 @pytest.mark.parametrize(
-    ("board_size", "ships", "placements", "boards"),
+    ("side", "ships", "placements", "boards"),
     [
         (2, (2,), 4, 4),  # two rows and two columns
         (2, (2, 2), 4, 1),  # both rows or both columns, either ship first: all fill the board
         (N, SHIPS, 9024, 8092),
     ],
 )
-def test_count_of_fleets(
-    board_size: int, ships: tuple[int, ...], placements: int, boards: int
-) -> None:
+def test_count_of_fleets(side: int, ships: tuple[int, ...], placements: int, boards: int) -> None:
     """The default rules allow 9,024 placements, which make 8,092 distinct boards."""
-    fleets = all_placements(board_size, ships)
+    fleets = all_placements(side, ships)
     assert len(fleets) == placements
     assert len(np.unique(fleets, axis=0)) == boards
     assert (fleets.sum(axis=(1, 2)) == sum(ships)).all()
@@ -65,26 +62,15 @@ def test_count_of_fleets(
 # %% Random shots
 
 
-@cache
-def expected_random_misses(ship_tiles: int, water_tiles: int) -> Fraction:
-    """Misses still to come when every tile left is equally likely to be the next shot."""
-    if ship_tiles == 0 or water_tiles == 0:
-        return Fraction(0)
-    p_hit = Fraction(ship_tiles, ship_tiles + water_tiles)
-    after_hit = expected_random_misses(ship_tiles - 1, water_tiles)
-    after_miss = 1 + expected_random_misses(ship_tiles, water_tiles - 1)
-    return p_hit * after_hit + (1 - p_hit) * after_miss
-
-
 def random_shots_score() -> float:
     """Exact mean score of uniformly random shots."""
-    return 1 - float(expected_random_misses(SHIP_TILES, WATER_TILES)) / (WATER_TILES + 1)
+    # A tile of water is shot before the last of 9 ship tiles with probability 9/10.
+    misses = WATER_TILES * SHIP_TILES / (SHIP_TILES + 1)
+    return 1 - misses / (WATER_TILES + 1)
 
 
 def test_random_shots() -> None:
-    """Random shots miss 14.4 times and score 0.153."""
-    # A tile of water is shot before the last of 9 ship tiles with probability 9/10.
-    assert expected_random_misses(SHIP_TILES, WATER_TILES) == Fraction(16 * 9, 10)
+    """Random shots miss 14.4 times and score 0.153; they are also played, further below."""
     assert random_shots_score() == pytest.approx(0.153, abs=0.0005)
 
 
@@ -136,13 +122,9 @@ def test_posterior() -> None:
 
 
 def test_greedy_posterior() -> None:
-    """Greedy play on the exact posterior scores 0.6146 on average."""
-    assert greedy_posterior_scores().mean() == pytest.approx(0.6146, abs=0.00005)
-
-
-def test_greedy_posterior_shot_by_shot() -> None:
-    """Playing a fleet with a new posterior before each shot scores what the tree of games says."""
+    """It scores 0.6146 on average, and what a new posterior before each shot makes of a fleet."""
     scores = greedy_posterior_scores()
+    assert scores.mean() == pytest.approx(0.6146, abs=0.00005)
     for index in range(0, len(scores), 500):
         fleet = all_placements()[index]
         observation = np.zeros((N, N))
@@ -197,22 +179,18 @@ def hunt_and_target_scores(
     return (1 - misses / (WATER_TILES + 1)).reshape(games, -1)
 
 
-# The standard error of a mean over 8 games on each of 9,024 fleets is about 0.0004.
-FOUR_STANDARD_ERRORS = 4 * 0.0004
-
-
 @pytest.mark.parametrize(
-    ("hunting_ground", "score"),
-    [(WHOLE_BOARD, 0.3974), (CORNER_COLOUR, 0.4078), (OTHER_COLOUR, 0.4173)],
-    ids=["whole board", "corner colour", "other colour"],
+    ("hunting_ground", "target", "score"),
+    [
+        (WHOLE_BOARD, True, 0.3974),
+        (CORNER_COLOUR, True, 0.4078),
+        (OTHER_COLOUR, True, 0.4173),
+        (WHOLE_BOARD, False, random_shots_score()),  # hunting without a target is random play
+    ],
+    ids=["whole board", "corner colour", "other colour", "without a target"],
 )
-def test_hunt_and_target(hunting_ground: Bools, score: float) -> None:
+def test_hunt_and_target(hunting_ground: Bools, *, target: bool, score: float) -> None:
     """Hunt & target scores 0.397, or on one colour of the checkerboard 0.408 or 0.417."""
-    mean = hunt_and_target_scores(hunting_ground).mean()
-    assert mean == pytest.approx(score, abs=FOUR_STANDARD_ERRORS)
-
-
-def test_hunting_without_a_target() -> None:
-    """Hunting everywhere without a target is random play, whose mean score is known exactly."""
-    mean = hunt_and_target_scores(WHOLE_BOARD, target=False).mean()
-    assert mean == pytest.approx(random_shots_score(), abs=FOUR_STANDARD_ERRORS)
+    scores = hunt_and_target_scores(hunting_ground, target=target, games=4)
+    # The standard error of a mean over 4 games on each of 9,024 fleets is about 0.0006.
+    assert scores.mean() == pytest.approx(score, abs=4 * 0.0006)

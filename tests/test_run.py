@@ -1,6 +1,7 @@
-"""The script: what someone sees who types the one command, shortened to a few mini-batches."""
+"""Run: what someone sees who types the one command, here with few mini-batches, and who imports."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,55 +9,46 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from microgrpo import neural_battleship_policy_init
-
 SCRIPT = Path(__file__).parents[1] / "microgrpo.py"
 
 
-def run(folder: Path, encoding: str) -> str:
-    """Run a copy of the script, alone in a folder and with M = 20, as if piped."""
+def run(folder: Path, encoding: str, M: int) -> list[str]:
+    """Run a copy of the script, alone in a folder and with few mini-batches, as if piped."""
     source = SCRIPT.read_text(encoding="utf-8")
     assert source.count("M: int = 2000") == 1
-    (folder / "microgrpo.py").write_text(
-        source.replace("M: int = 2000", "M: int = 20"), encoding="utf-8"
-    )
+    shorter = source.replace("M: int = 2000", f"M: int = {M}")
+    (folder / "microgrpo.py").write_text(shorter, encoding="utf-8")
+    env = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
     output = subprocess.run(
-        [sys.executable, "microgrpo.py"],
-        cwd=folder,
-        env=os.environ | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"},
-        capture_output=True,
-        check=True,
+        [sys.executable, "microgrpo.py"], cwd=folder, env=env, capture_output=True, check=True
     )
     assert not output.stderr
-    return output.stdout.decode(encoding)
+    return output.stdout.decode(encoding).splitlines()
 
 
-def test_a_run_shows_what_came_of_it(tmp_path: Path) -> None:
-    """A line on what happens, progress, scores, a game in emoji, and two files."""
-    lines = run(tmp_path, "utf-8").splitlines()
-    assert "20 mini-batches" in lines[0]
-    assert [line.split()[1] for line in lines[1:3]] == ["1", "20"]
-    words = lines[3].replace(",", "").split()
-    trained, untrained = float(words[words.index("games:") + 1]), float(words[-1])
-    assert untrained == pytest.approx(0.153, abs=0.01)
-    assert trained > untrained + 0.05
-    boards = [line.split("  ") for line in lines if "🌊" in line]
-    assert [len(row) for row in boards] == [6] * 5
-    assert not {"💦", "💥"} & set("".join(row[0] for row in boards))
-    assert sum(row[-1].count("🚢") for row in boards) == 1  # the last shot hits it
-    assert sum(row[-1].count("💥") for row in boards) == 8
-
-    with np.load(tmp_path / "battleship_policy.npz") as saved:
-        for name, value in neural_battleship_policy_init().items():
-            assert saved[name].shape == value.shape
-            assert saved[name].dtype == np.float32
-            assert (saved[name] != value).all()
-    header, *curve = (tmp_path / "battleship_rewards.csv").read_text().splitlines()
-    assert header == "reward_val"
-    assert len(curve) == 20
-    assert f"held-out {float(curve[-1]):.3f}" in lines[2]
+def test_a_run_shows_what_was_learned(tmp_path: Path) -> None:
+    """Calm progress, the score, a game in emoji until the last ship is hit, and the parameters."""
+    lines = run(tmp_path, "utf-8", M=20)
+    assert [int(re.findall(r"\d+", line)[0]) for line in lines[:11]] == [1, *range(2, 21, 2)]
+    assert 0.19 < float(re.findall(r"0\.\d+", lines[11])[0]) < 0.5  # five seeds: 0.235 to 0.252
+    boards = np.array([list(line) for line in lines if line[0] in "🌊🚢💦💥"]).reshape(-1, 25)
+    shots = [int(np.isin(board, ["💦", "💥"]).sum()) for board in boards]
+    assert shots == [*range(4, shots[-1], 4), shots[-1]]
+    assert [("🚢" in board) for board in boards] == [True] * (len(boards) - 1) + [False]
+    with np.load(tmp_path / "battleship_policy.npz") as θ_star:
+        assert {value.dtype for value in θ_star.values()} == {np.dtype(np.float32)}
 
 
 def test_a_run_survives_a_terminal_without_emoji(tmp_path: Path) -> None:
-    """ASCII shows question marks for ships, but the run ends well."""
-    assert run(tmp_path, "ascii").splitlines()[-1].startswith("Saved")
+    """ASCII shows question marks for the tiles of the last board."""
+    assert run(tmp_path, "ascii", M=1)[-5:] == ["?" * 5] * 5
+
+
+@pytest.mark.parametrize(("before", "threads"), [({}, "1"), ({"OMP_NUM_THREADS": "3"}, "3")])
+def test_numpy_is_imported_with_one_thread(before: dict[str, str], threads: str) -> None:
+    """By whoever imports the file too, unless they said otherwise before."""
+    env = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"} | before
+    watch = "lambda _, args: args[0] == 'numpy' and print(os.environ.get('OMP_NUM_THREADS'))"
+    code = f"import os, sys; sys.addaudithook({watch}); import microgrpo".encode()
+    output = subprocess.check_output([sys.executable, "-"], cwd=SCRIPT.parent, env=env, input=code)
+    assert output.decode().split() == [threads]
