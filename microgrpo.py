@@ -5,36 +5,36 @@
 """Group Relative Policy Optimization (GRPO), the algorithm behind DeepSeek-R1, in one file.
 
 A small neural network learns Battleship from nothing but playing it: `uv run microgrpo.py`. A game
-without a miss scores 1. Random shots score 0.15 on average, firing beside every hit by hand-written
-rules 0.40, and the network 0.56 after about a minute. The words of the algorithm:
+without a miss scores 1. Random shots score 0.15 on average, the usual hand-written strategy 0.40,
+and the network 0.56 after about a minute of training. Terms:
 
-    policy        the network: from a board to the probability of each shot
-    trajectory    one game. Its start is a hidden fleet, each of its steps a shot, the action.
+    policy        the network; it maps a board to the probability of each shot
+    trajectory    one game. Its start is a hidden fleet; each of its steps is one action, a shot.
                   (For a language model: trajectory = completion, start = prompt, action = token.)
-    reference     a fixed policy to stay near: KL measures how far the policy is from it
+    reference     a fixed policy to stay near; the KL divergence measures how far away the policy is
 
-And the algorithm, whose letters are explained in `GRPOConfig`:
+The algorithm, in which M, B, G, μ, ε and β are fields of `GRPOConfig`:
 
     repeat M times:
-        play each of B starts G times with the policy: B groups of G trajectories
+        draw B starts and play each G times with the policy: B groups of G trajectories
         advantage A of a trajectory, and of each step in it =
             (its reward - mean of its group) / standard deviation of its group
-        repeat μ times, as playing is expensive:
+        repeat μ times, to make more of each game:
             ratio ρ of a step = probability of its action now / when it was taken
             J = mean over trajectories of the mean over their steps of
                 min(ρ A, clip(ρ, 1-ε, 1+ε) A) - β KL(policy ‖ reference)
             take a gradient step that increases J
 
 So whatever the better trajectories of a group did becomes more likely. Not every shot of a good
-game is a good shot, but over many games that averages out. J is the clipped objective of PPO; what
-is new is that the mean of the group takes the place of PPO's value network. There is no discount
-either, and no advantage estimation over time.
+game is a good shot, but over many games that averages out. PPO, whose min and clip these are,
+trains a second network to predict the reward; here the mean of the group does that job. There is
+no discount either, and no advantage estimation over time (GAE).
 """
 
 import os
 
-# Matrices this small gain nothing from more threads, and lose a lot when other programs are busy.
-# This must be set before NumPy is imported.
+# Matrices this small are no faster on more threads, and much slower when the machine is busy. This
+# must be set before NumPy is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import sys
@@ -50,7 +50,7 @@ from autograd import value_and_grad
 from autograd.tracer import getval
 
 Array = np.ndarray[Any, Any]
-Params = dict[str, Any]  # named arrays of floats, or autograd's boxes around them
+Params = dict[str, Any]  # named arrays of floats, or what autograd puts in their place
 
 # %% Game
 # Battleship for one player: a board of N x N tiles hides a fleet, every shot uncovers one tile, and
@@ -65,7 +65,7 @@ class BattleshipRules:
     ships: tuple[int, ...] = (2, 3, 4)
 
 
-@lru_cache(1024)  # a group shares its fleet, and those of held-out games come back
+@lru_cache(1024)  # a group shares its fleet, and held-out fleets are used again and again
 def random_fleet(rules: BattleshipRules, seed: int) -> Array:
     """Draw a fleet uniformly from all legal placements: [N, N], True where a ship lies.
 
@@ -82,7 +82,7 @@ def random_fleet(rules: BattleshipRules, seed: int) -> Array:
             start = rng.integers(N - length + 1)
             lines = fleet if rng.random() < 0.5 else fleet.T  # rows or columns of the same array
             lines[line, start : start + length] = True
-        # Overlapping ships cover fewer tiles: then the whole fleet is drawn again.
+        # Overlapping ships cover fewer tiles: then draw the whole fleet again.
         if fleet.sum() == sum(rules.ships):
             fleet.flags.writeable = False  # the cache gives everyone the same array
             return fleet
@@ -100,16 +100,16 @@ class BattleshipGame:
     def fire(self, tiles: Array) -> None:
         """Fire one shot in every game, at tiles [n], numbers from 0 to N*N-1.
 
-        Firing at a tile again changes nothing, so a finished game may be stepped on with its last
-        shot. A tile off the board raises ValueError.
+        Firing at a tile again changes nothing, so it is harmless to repeat the last shot of a game
+        that is over. A tile off the board raises ValueError.
         """
         if np.min(tiles) < 0 or np.max(tiles) >= self.board_size**2:
             raise ValueError(f"tiles must be 0 .. {self.board_size**2 - 1}, got {tiles}")
         self.shots[np.arange(len(self.shots)), tiles] = True
 
-    def finished(self) -> Any:
+    def finished(self) -> Array:
         """Return which games are over, [n]."""
-        return (self.shots | ~self.fleets).all(axis=1)
+        return np.array((self.shots | ~self.fleets).all(axis=1))
 
     def score(self) -> Array:
         """Return 1 - misses / (tiles of water + 1) where the game is finished, else 0, [n].
@@ -121,7 +121,7 @@ class BattleshipGame:
         return np.where(self.finished(), 1 - misses / (water + 1), 0.0)
 
     def __str__(self) -> str:
-        """Draw the boards one below the other: 🌊 water, 🚢 ship, 💦 miss, 💥 hit."""
+        """Draw the boards, stacked: 🌊 water, 🚢 ship, 💦 miss, 💥 hit."""
         emoji = np.array(["🌊", "💦", "🚢", "💥"])[2 * self.fleets + self.shots]
         rows = emoji.reshape(-1, self.board_size)
         return "\n".join("".join(row) for row in rows)
@@ -133,11 +133,11 @@ class BattleshipGame:
 
 
 class Environment(Protocol):
-    """n trajectories in lockstep, with the methods of `gymnasium.vector.VectorEnv`.
+    """n trajectories in lockstep, with `reset` and `step` as in `gymnasium.vector.VectorEnv`.
 
     Equal seeds must give equal starts: that is how a group shares one. If an environment ignores
-    its seed, luck is taken for skill: training gets worse, without any error. Trajectories that
-    have ended are still stepped, with their last action; what is returned for them is ignored.
+    its seeds, luck is taken for skill, and training silently gets worse. Trajectories that have
+    ended are still stepped, with their last action; what is returned for them is ignored.
     """
 
     def reset(self, *, seed: Any) -> tuple[Array, dict[str, Any]]:
@@ -146,15 +146,16 @@ class Environment(Protocol):
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
         """Take actions [n]; return observations [n, ...], rewards, terminated, truncated, info.
 
-        Trajectories end where terminated [n], the game being over, or truncated [n], cut short.
+        A trajectory ends when terminated (the game is over) or truncated (cut short), both [n].
         """
 
 
 class BattleshipEnv:
-    """Battleship: an action is a tile to fire at, the reward is the score once the game is over.
+    """Battleship: an action is a tile to fire at, the reward is 0 until the game is over.
 
-    Observations are boards, float32 [n, N, N]: 0 not fired at, -1 miss, +1 hit. All boards look the
-    same at first: the start, which the seed decides and a group shares, is the fleet they hide.
+    Then it is the score, again with every further step. Observations are boards, float32 [n, N, N]:
+    0 not fired at, -1 miss, +1 hit. All boards look the same at first; what the seed decides, and a
+    group shares, is the hidden fleet.
     """
 
     def __init__(self, num_envs: int, rules: BattleshipRules = BattleshipRules()) -> None:
@@ -191,7 +192,7 @@ def neural_battleship_policy_init(
     """Draw the parameters θ, float32, of a network that plays almost at random."""
     rng = np.random.default_rng(seed)
     tiles = rules.board_size**2
-    W1 = rng.normal(scale=(tiles / 2) ** -0.5, size=(2 * tiles, hidden))  # half of them fired at
+    W1 = rng.normal(scale=(tiles / 2) ** -0.5, size=(2 * tiles, hidden))  # half the tiles are known
     W2 = rng.normal(scale=0.1 * hidden**-0.5, size=(hidden, tiles))  # 0.1: logits close to 0
     return {
         "W1": W1.astype(np.float32),
@@ -207,7 +208,7 @@ def neural_battleship_policy(θ: Params, observation: Array) -> Any:
     h = anp.tanh(hits_and_misses @ θ["W1"] + θ["b1"])  # [..., hidden]
     logits = h @ θ["W2"]  # [..., N*N]
 
-    # Tiles fired at get probability exp(-1e9), which is 0. The mask is in the policy and not in the
+    # Tiles fired at get probability 0, as exp underflows. The mask is in the policy and not in the
     # sampling, so that training sees the same probabilities as play.
     logits = logits - np.float32(1e9) * (board != 0)
     # Softmax. The shift by the maximum cancels out; it keeps exp in range, and needs no gradient:
@@ -219,11 +220,11 @@ def neural_battleship_policy(θ: Params, observation: Array) -> Any:
 def reference_battleship_policy(observation: Array) -> Any:
     """Fire at random: equal probabilities [..., N*N] for all tiles not fired at.
 
-    For a language model the reference is the model before training, so that the trained model does
-    not forget how to write. Here it is random play, and a policy kept near it keeps exploring.
+    For a language model, the reference is the model as it was before GRPO, so that it does not
+    forget how to write. Here it is random play, and a policy kept near it keeps exploring.
     """
-    possible = observation.reshape(*observation.shape[:-2], -1) == 0
-    return possible / possible.sum(axis=-1, keepdims=True)
+    unknown = observation.reshape(*observation.shape[:-2], -1) == 0
+    return unknown / unknown.sum(axis=-1, keepdims=True)
 
 
 # %% GRPO
@@ -243,7 +244,7 @@ class GRPOConfig:
     B: int = 32  # groups per mini-batch
     M: int = 2000  # mini-batches: rounds of playing and learning
     μ: int = 2  # gradient steps per mini-batch
-    R: int = 1  # each gradient step draws one of the last R mini-batches; R > 1 replays old games
+    R: int = 1  # each gradient step uses one of the last R mini-batches, drawn at random
     max_steps: int = 1000  # longer trajectories are cut
     max_grad_norm: float = 0.2  # larger gradients are scaled down to this norm
     num_val: int = 64  # held-out trajectories played after each mini-batch
@@ -259,22 +260,24 @@ class GRPOConfig:
 
 
 class Batch(NamedTuple):
-    """All S steps of n trajectories, in the order played, and the n rewards.
+    """All S steps of n trajectories, first steps first, and the n rewards.
 
-    In training, trajectory i is in group i // G. With invented numbers, a group of G = 2 whose
-    trajectory 0 took three steps and whose trajectory 1 took one:
+    In training, trajectory i is in group i // G. A group of G = 2 with invented numbers, in which
+    trajectory 0 took three steps and trajectory 1 took one:
 
         observations   actions   π_old   π_ref   trajectory
         a board             12    0.04    0.04            0
-        a board              3    0.05    0.04            1        rewards = [0.2, 0.8]
-        a board             13    0.31    0.04            0        so that A = [-1, 1]
-        a board             17    0.66    0.05            0
+        a board              3    0.05    0.04            1
+        a board             13    0.31    0.04            0
+        a board             17    0.66    0.04            0
+
+        rewards = [0.2, 0.8], so that A = [-1, 1]
     """
 
     observations: Array  # [S, ...]
     actions: Array  # [S]
     π_old: Array  # [S] probability of the action when it was taken
-    π_ref: Array  # [S] probability of the action under the reference; if there is none, π_old
+    π_ref: Array  # [S] probability of the action under the reference, or π_old if there is none
     trajectory: Array  # [S] which trajectory the step belongs to, 0 .. n-1
     rewards: Array  # [n] sum of the rewards of the trajectory's steps
 
@@ -282,8 +285,9 @@ class Batch(NamedTuple):
 def rollout(θ: Params, config: GRPOConfig, seeds: Iterable[int]) -> Batch:
     """Play n trajectories, one per seed, with actions drawn from the policy.
 
-    The same θ, config and seeds give the same trajectories. Raises ValueError if the policy does
-    not give probabilities, or if the environment's observations are not one array.
+    The same θ, config and seeds give the same trajectories; equal seeds differ only in the actions
+    drawn. Raises ValueError if the policy does not give probabilities, or if observations are not
+    one array but, for example, a dictionary of them.
     """
     seeds = [int(seed) for seed in seeds]  # Gymnasium insists on Python ints
     n = len(seeds)
@@ -296,14 +300,14 @@ def rollout(θ: Params, config: GRPOConfig, seeds: Iterable[int]) -> Batch:
     running = np.arange(n)  # the trajectories that have not ended
     actions = np.zeros(n, int)
     rewards = np.zeros(n)
-    played: dict[str, list[Array]] = defaultdict(list)
+    played: dict[str, list[Array]] = defaultdict(list)  # keys are fields of Batch
     for _ in range(config.max_steps):
         seen = observations[running]
         π = config.policy(θ, seen)  # [running, actions]
         if not (π.min() >= 0 and abs(π.sum(axis=-1) - 1).max() < 1e-3):  # NaN is refused too
             raise ValueError(f"policy must give probabilities that sum to 1, got {π}")
-        # Exact sampling: of arrival times Exponential(1) / π, that of action a is the smallest with
-        # probability π_a, and never where π_a = 0. The smallest time has the largest inverse.
+        # Draw actions by an exponential race: if action a arrives after a time E_a / π_a, where E_a
+        # is Exponential(1), it comes first with probability π_a. argmax(π / E) finds the first.
         sampled = (π / rng.standard_exponential(π.shape)).argmax(axis=-1)
         played["observations"].append(seen)
         played["actions"].append(sampled)
@@ -319,7 +323,7 @@ def rollout(θ: Params, config: GRPOConfig, seeds: Iterable[int]) -> Batch:
             break
 
     columns = {name: np.concatenate(pieces) for name, pieces in played.items()}  # [S, ...] each
-    π_ref = columns["π_old"]
+    π_ref = columns["π_old"]  # without a reference, so that the divergence is 0
     if config.reference_policy is not None:
         reference = config.reference_policy(columns["observations"])  # [S, actions]
         π_ref = reference[np.arange(len(reference)), columns["actions"]]
@@ -329,8 +333,7 @@ def rollout(θ: Params, config: GRPOConfig, seeds: Iterable[int]) -> Batch:
 def grpo_advantages(rewards: Array, config: GRPOConfig) -> Array:
     """Return how much better than the mean of its group each trajectory did, [n] -> [n].
 
-    Advantages are in standard deviations of the group, so the scale of rewards does not matter, and
-    groups whose rewards hardly differ count like all others.
+    Advantages are in standard deviations of the group, so that the scale of rewards hardly matters.
     """
     groups = rewards.reshape(-1, config.G)  # [B, G]
     mean = groups.mean(axis=1, keepdims=True)
@@ -343,10 +346,10 @@ def grpo_advantages(rewards: Array, config: GRPOConfig) -> Array:
 def kl_divergence(π: Any, π_ref: Array) -> Any:
     """Estimate KL(π ‖ π_ref) at each step from the probabilities of the action taken: [S] -> [S].
 
-    DeepSeekMath's equation 4, known as k3. The divergence is the mean of -log ratio over actions
-    drawn from π. Adding ratio - 1, which is 0 on average, does not change that mean and makes each
-    term at least 0, since x - 1 >= log x. In J it only stands in for the divergence: actions were
-    drawn from π_old, and even where that is π, its gradient is on average that of KL(π_ref ‖ π).
+    DeepSeekMath's equation 4, also called k3. With ratio = π_ref / π, the divergence is the mean of
+    -log ratio over actions drawn from π. Adding ratio - 1, which is 0 on average, does not change
+    that mean, and makes each term at least 0. In J it is not the exact penalty: the actions come
+    from π_old, and even at π = π_old its average gradient is that of KL(π_ref ‖ π).
     """
     ratio = π_ref / π
     return ratio - anp.log(ratio) - 1
@@ -355,27 +358,29 @@ def kl_divergence(π: Any, π_ref: Array) -> Any:
 def grpo_objective(θ: Params, batch: Batch, config: GRPOConfig) -> Any:
     """Return J, which is to be maximised: DeepSeekMath's equation 3.
 
-    J = 1/n Σ_i 1/|o_i| Σ_t (min(ρ A, clip(ρ, 1-ε, 1+ε) A) - β KL): the mean over n trajectories of
-    the mean over the |o_i| steps of each.
+    J = 1/n Σ_i 1/|o_i| Σ_t (min(ρ A, clip(ρ, 1-ε, 1+ε) A) - β KL), where n is the number of
+    trajectories and |o_i| the number of steps of trajectory i.
     """
-    every_step = np.arange(len(batch.actions))
-    π = config.policy(θ, batch.observations)[every_step, batch.actions]  # [S]
+    steps = np.arange(len(batch.actions))
+    π = config.policy(θ, batch.observations)[steps, batch.actions]  # [S]
     ρ = π / batch.π_old  # [S]
     A = grpo_advantages(batch.rewards, config)[batch.trajectory]  # [S]
 
-    # At the first gradient step ρ is 1, and the mean of A is 0. The gradient is not: it is the mean
-    # of A ∇log π, which makes an action likelier where A > 0 and less likely where A < 0.
+    # At the first gradient step on a batch ρ is 1, and the mean of ρ A is that of A, which is 0.
+    # Its gradient is not 0: it is the mean of A ∇log π, which makes an action likelier if A > 0 and
+    # less likely if A < 0.
     #
-    # Later ρ moves away from 1, and a batch is a guide only near the policy that played it. So if
-    # A > 0, nothing is gained by moving ρ above 1+ε; if A < 0, nothing by moving it below 1-ε. If ρ
-    # has moved the wrong way, the minimum keeps the worse value, so that ρ is pulled back.
+    # Later ρ moves away from 1, and a batch says little about policies far from the one that played
+    # it. So if A > 0, nothing is gained by moving ρ above 1+ε; if A < 0, nothing by moving it below
+    # 1-ε. If ρ has moved the wrong way, the minimum keeps the worse value: then ρ is pulled back.
     per_step = anp.minimum(ρ * A, anp.clip(ρ, 1 - config.ε, 1 + config.ε) * A)  # [S]
     if config.reference_policy is not None:
         per_step = per_step - config.β * kl_divergence(π, batch.π_ref)
 
+    # Dividing by |o_i| makes a step count less in a long trajectory than in a short one. Dividing A
+    # by the standard deviation makes groups whose rewards hardly differ count like all others. Dr.
+    # GRPO (arXiv 2503.20783) drops both.
     length = np.bincount(batch.trajectory)  # [n] |o_i|
-    # Dividing by |o_i| makes a step count less in a long trajectory than in a short one. Dr. GRPO
-    # (arXiv 2503.20783) drops this, and the division by the standard deviation.
     return anp.sum(per_step / length[batch.trajectory]) / len(batch.rewards)
 
 
@@ -442,43 +447,43 @@ def train_grpo(
 
         reward        mean over the trajectories of the mini-batch
         reward_val    mean over held-out seeds, played after the gradient steps
-        kl, entropy   mean over the steps of the mini-batch, in nats
+        kl, entropy   in nats, estimated from the actions taken in the mini-batch
         length        mean number of steps of a trajectory
         flat_groups   share of groups whose rewards are all equal, so that all advantages are 0
         grad_norm     norm of the last gradient, before it is scaled down
-        objective     list of J at each gradient step
+        objective     list of J at each gradient step (close to 0 at the first)
         batch         the mini-batch itself
         M             number of mini-batches in all
 
-    To continue, even after an interruption, call it again with the same optimizer: starts are new,
-    the learning rate and the replay buffer start over. Raises FloatingPointError if a gradient is
-    not finite, and leaves the last finite parameters in the optimizer.
+    The learning rate falls linearly towards 0. To continue, even after an interruption, call this
+    again with the same optimizer: it draws new starts, and the learning rate begins again. Raises
+    FloatingPointError if a gradient is not finite; the optimizer keeps the last finite parameters.
     """
-    objective = objective or grpo_objective  # the latest one, if its notebook cell was run again
-    rng = np.random.default_rng([config.seed, optimizer.t])  # another call, other starts
+    objective = objective or grpo_objective  # looked up now, so that it can be edited in a notebook
+    rng = np.random.default_rng([config.seed, optimizer.t])  # a second call draws other starts
     replay_buffer: deque[Batch] = deque(maxlen=config.R)
     rewards_val = np.zeros(config.M)
     for i in range(config.M):
-        starts = rng.integers(config.num_val, 2**31, size=config.B)  # above the held-out seeds
-        batch = rollout(optimizer.params, config, np.repeat(starts, config.G))  # G of each start
+        starts = rng.integers(config.num_val, 2**31, size=config.B)  # not held-out seeds
+        batch = rollout(optimizer.params, config, np.repeat(starts, config.G))  # each G times
         replay_buffer.append(batch)
 
         objectives = []
         for _ in range(config.μ):
-            drawn = replay_buffer[rng.integers(len(replay_buffer))]  # R = 1: the one above
+            drawn = replay_buffer[rng.integers(len(replay_buffer))]  # R = 1: this batch
             J, gradient = value_and_grad(objective)(optimizer.params, drawn, config)
             objectives.append(float(J))
             norm = float(np.sqrt(sum(np.sum(g**2) for g in gradient.values())))
             if not np.isfinite(norm):
                 raise FloatingPointError(f"mini-batch {i + 1}: the norm of the gradient is {norm}")
-            # Gradient clipping: a rare action can have a huge π_ref / π.
+            # Clip the gradient's norm: a rare action can have a huge π_ref / π in its divergence.
             shrink = max(1.0, norm / config.max_grad_norm)
             # J is to be maximised and the optimizer minimises: hence the minus.
             descent = {name: -g / shrink for name, g in gradient.items()}
-            optimizer.step(descent, lr_scale=1 - i / config.M)  # falls linearly towards 0
+            optimizer.step(descent, lr_scale=1 - i / config.M)
 
-        # The same seeds each time, so that rewards compare. They are not starts that training never
-        # met: a board as small as the default one has only 9,024 placements of its fleet.
+        # Always the same seeds, so that rewards compare. Only the seeds are held out: the default
+        # board has just 9,024 placements of the fleet, and training meets most of them.
         held_out = rollout(optimizer.params, config, range(config.num_val))
         rewards_val[i] = held_out.rewards.mean()
         groups = batch.rewards.reshape(-1, config.G)
@@ -495,7 +500,7 @@ def train_grpo(
             "M": config.M,
         }
         report(i, metrics)
-    return optimizer.params.copy(), rewards_val  # a copy: the optimizer may go on
+    return optimizer.params.copy(), rewards_val  # a copy: the optimizer may be used again
 
 
 # %% Run
@@ -512,13 +517,13 @@ if __name__ == "__main__":
     θ_star, rewards_val = train_grpo(AdamWOptimizer(θ_init, learning_rate=1.5e-2), grpo_config)
     np.savez("battleship_policy.npz", **θ_star)
 
-    test_seeds = range(2**31, 2**31 + 2000)  # training draws from the seeds below
+    test_seeds = range(2**31, 2**31 + 2000)  # training uses only smaller seeds
     score = rollout(θ_star, grpo_config, test_seeds).rewards.mean()
-    print(f"Mean score of {len(test_seeds)} new games: {score:.3f}; of random shots: 0.153")
+    print(f"Mean score of {len(test_seeds)} other games: {score:.3f}; random shots: 0.153")
 
     shots = rollout(θ_star, grpo_config, test_seeds[:1]).actions
     game = BattleshipGame(random_fleet(BattleshipRules(), test_seeds[0])[np.newaxis])
-    for number, tile in enumerate(shots, start=1):
+    for number, tile in enumerate(shots, 1):
         game.fire(tile)
         if number % 4 == 0 or game.finished():
-            print(f"Another game on the first of these boards, after {number} shots:\n{game}")
+            print(f"A game on the first of these boards, after {number} shots:\n{game}")

@@ -10,7 +10,7 @@ from nbclient import NotebookClient
 Kernel = Callable[[str], str]
 
 SOURCE = (Path(__file__).parents[1] / "microgrpo.py").read_text(encoding="utf-8")
-NOTEBOOK = jupytext.reads(SOURCE.replace("M: int = 2000", "M: int = 20"), fmt="py:percent")
+NOTEBOOK = jupytext.reads(SOURCE.replace("M: int = 2000", "M: int = 21"), fmt="py:percent")
 CELLS = [cell.source for cell in NOTEBOOK.cells if cell.cell_type == "code"]
 IMPORTS, GAME, ENVIRONMENT, POLICY, GRPO, TRAIN, RUN = CELLS
 
@@ -75,8 +75,9 @@ def test_all_cells_run_and_any_of_them_again(kernel: Kernel) -> None:
     *silent, run = [kernel(cell) for cell in CELLS]
     assert not any(silent)
     assert "\r" not in run
-    assert run.count("mini-batch") == 11  # of 20
+    assert run.count("mini-batch") == 12  # of 21
     assert "🚢" in run
+    assert "🚢" not in "".join(run.split()[-5:])  # the whole fleet is hit
     kernel(TRAIN_BRIEFLY)
     for cell in CELLS:
         kernel(cell)
@@ -96,7 +97,7 @@ def test_a_game_of_ones_own_needs_no_battleship(kernel: Kernel) -> None:
     protocol = "class Environment" + ENVIRONMENT.split("class Environment")[1].split("\n\n\n")[0]
     for cell in ("%reset -f", IMPORTS, protocol, GRPO, TRAIN):
         kernel(cell)
-    assert float(kernel(OWN_GAME)) > 0.9  # the arm that pays most
+    assert float(kernel(OWN_GAME)) > 0.8  # the arm that pays most
 
 
 def test_annotations_may_be_postponed(kernel: Kernel) -> None:

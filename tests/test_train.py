@@ -125,18 +125,19 @@ def test_parameters_are_copied_on_their_way_in_and_out() -> None:
 def test_groups_share_a_start_and_no_start_is_ever_held_out() -> None:
     """Held-out seeds are 0 .. num_val-1, others from there up, new ones also in a second call."""
     pay = Mock(side_effect=np.add)
-    optimizer = five_arms()
-    config = replace(BANDIT, environment=partial(Bandit, pay=pay), M=25)
-    train(optimizer, config)
-    train(optimizer, config)
+    config = replace(BANDIT, environment=partial(Bandit, pay=pay), M=10)
+    for seed in (1, 2):
+        optimizer = five_arms()
+        train(optimizer, replace(config, seed=seed))
+        train(optimizer, replace(config, seed=seed))
     # Were starts drawn from 0 up, about four of so many would be held out here.
     train(optimizer, replace(config, M=1, G=2, B=2**16, num_val=2**17))
     seeds = [call.args[0].tolist() for call in pay.call_args_list]
-    assert min(seeds[100]) >= 2**17
-    assert seeds[1:100:2] == [list(range(8))] * 50
-    groups = np.reshape(seeds[0:100:2], (100, 4))
+    assert min(seeds[80]) >= 2**17
+    assert seeds[1:80:2] == [list(range(8))] * 40
+    groups = np.reshape(seeds[0:80:2], (80, 4))
     assert (groups == groups[:, :1]).all()
-    assert len(np.unique(groups)) == 100
+    assert len(np.unique(groups)) == 80
 
 
 def test_held_out_trajectories_are_played_after_the_gradient_steps() -> None:
@@ -145,7 +146,7 @@ def test_held_out_trajectories_are_played_after_the_gradient_steps() -> None:
     config = replace(BANDIT, environment=partial(Bandit, pay=np.add), M=2)
     _, rewards_val = train_grpo(five_arms(learning_rate=100), config, slopes(1, 1), report)
     (i, first), (j, second) = (call.args for call in report.call_args_list)
-    assert (i, j) == (0, 1)
+    assert (i, j, first["M"]) == (0, 1, 2)
     assert len(set(first["batch"].actions)) > 1
     assert rewards_val.tolist() == [first["reward_val"], second["reward_val"]] == [7.5, 7.5]
 
@@ -225,15 +226,13 @@ def test_metrics_are_those_of_the_mini_batch() -> None:
     reports = train(AdamWOptimizer(neural_battleship_policy_init(rules), 0.1), config)
     for metrics in reports:
         batch = metrics["batch"]
-        rewards = [float(reward) for reward in batch.rewards]
         ratios = [float(ref / old) for ref, old in zip(batch.π_ref, batch.π_old, strict=True)]
         k3 = [ratio - np.log(ratio) - 1 for ratio in ratios]
-        assert metrics["reward"] == pytest.approx(fmean(rewards))
+        assert metrics["reward"] == pytest.approx(fmean(batch.rewards))
         assert metrics["kl"] == pytest.approx(fmean(k3), rel=1e-4)
         assert metrics["entropy"] == pytest.approx(-fmean(np.log(batch.π_old)), rel=1e-4)
         assert metrics["length"] == len(batch.actions) / 16
-        flat = [rewards[i] == rewards[i + 1] for i in range(0, 16, 2)]
-        assert metrics["flat_groups"] == fmean(flat)
+        assert metrics["flat_groups"] == np.mean(batch.rewards[::2] == batch.rewards[1::2])
         assert {type(metrics[name]) for name in {*metrics} - {"batch", "objective", "M"}} == {float}
         # With ρ = 1 the advantages of a group cancel out, and the divergence is left.
         means = [fmean(k3[s] for s in np.flatnonzero(batch.trajectory == i)) for i in range(16)]
@@ -273,7 +272,7 @@ def test_the_call_that_started_it_all() -> None:
         assert θ_star[name].dtype == np.float32
 
 
-# Six seeds of the first reached 0.295 to 0.332, and of the second 0.304 to 0.332; random is 0.153.
+# Six seeds of the first reached 0.341 to 0.387, and of the second 0.315 to 0.336; random is 0.153.
 @pytest.mark.parametrize(("M", "μ", "R"), [(60, 1, 1), (40, 2, 2)])
 def test_battleship_is_learned(M: int, μ: int, R: int) -> None:
     """A few seconds show it, on-policy or from a buffer."""
@@ -287,4 +286,4 @@ def test_a_bandit_is_learned() -> None:
     """Any policy and environment will do: the best of the five arms, which pays 4."""
     optimizer = five_arms()
     train(optimizer, replace(BANDIT, M=60))
-    assert softmax(optimizer.params, np.zeros(1))[4] > 0.9
+    assert softmax(optimizer.params, np.zeros(1))[4] > 0.8  # eight seeds: 0.907 to 0.942
