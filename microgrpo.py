@@ -319,7 +319,7 @@ def rollout(θ: Params, config: GRPOConfig, seeds: Iterable[int]) -> Batch:
         rewards[running] += step_rewards[running]
         ended = np.logical_or(terminated, truncated)  # [n]
         running = running[~ended[running]]
-        if running.size == 0:
+        if not running.size:
             break
 
     columns = {name: np.concatenate(pieces) for name, pieces in played.items()}  # [S, ...] each
@@ -411,7 +411,7 @@ class AdamWOptimizer:
     def step(self, gradient: Params, lr_scale: float = 1.0) -> None:
         """Take one step against the gradient, at lr_scale times the learning rate."""
         self.t += 1
-        α = self.learning_rate * lr_scale
+        α = float(self.learning_rate * lr_scale)  # NumPy's would turn float32 into float64
         for name, g in gradient.items():
             self.m[name] = self.β1 * self.m[name] + (1 - self.β1) * g
             self.v[name] = self.β2 * self.v[name] + (1 - self.β2) * g**2
@@ -464,7 +464,7 @@ def train_grpo(
     replay_buffer: deque[Batch] = deque(maxlen=config.R)
     rewards_val = np.zeros(config.M)
     for i in range(config.M):
-        starts = rng.integers(config.num_val, 2**31, size=config.B)  # not held-out seeds
+        starts = rng.integers(config.num_val, 2**31, config.B)  # not held-out seeds
         batch = rollout(optimizer.params, config, np.repeat(starts, config.G))  # each G times
         replay_buffer.append(batch)
 

@@ -57,7 +57,7 @@ print(policy(θ_star, np.zeros(1))[2])
 def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
     """Start a kernel, which runs what it is given and returns its output; nothing may fail."""
     resources = {"metadata": {"path": tmp_path_factory.mktemp("notebook")}}
-    client = NotebookClient(NOTEBOOK, timeout=120, kernel_name="python3", resources=resources)
+    client = NotebookClient(NOTEBOOK, timeout=600, kernel_name="python3", resources=resources)
     cell = NOTEBOOK.cells[0]
 
     def execute(source: str) -> str:

@@ -108,6 +108,13 @@ def test_adamw_agrees_with_plain_loops() -> None:
         assert optimizer.params[name][index] == pytest.approx(x, rel=1e-12)
 
 
+def test_a_learning_rate_from_numpy_keeps_parameters_float32() -> None:
+    """One out of np.logspace, say, is a float64, which NumPy would spread."""
+    optimizer = AdamWOptimizer({"x": np.ones(2, np.float32)}, np.float64(0.1))
+    optimizer.step({"x": np.ones(2, np.float32)})
+    assert optimizer.params["x"].dtype == np.float32
+
+
 def test_parameters_are_copied_on_their_way_in_and_out() -> None:
     """θ_init, those of the optimizer and θ_star do not change with each other."""
     θ_init = {"logits": np.zeros(5), "other": np.zeros(1)}
