@@ -25,7 +25,7 @@ from test_references import (
     random_shots_score,
 )
 
-from microgrpo import BattleshipRules, neural_battleship_policy
+from microgrpo import BattleshipRules, neural_battleship_policy, random_fleet
 
 BLUE, ORANGE, GREY = "#3b82f6", "#f97316", "#808890"  # all three show on white and on black
 HEAT = mpl.colormaps["Blues"].with_extremes(bad="#d5d9e0")
@@ -49,15 +49,22 @@ def save(name: str) -> None:
     plt.close()
 
 
-def draw_learning_curve(seeds: list[dict[str, Any]]) -> None:
-    """Draw the mean and the range of the held-out score, and what it is to be compared with."""
-    curves = np.array([run["curve"] for run in seeds])  # [seeds, points]
-    mini_batch = np.linspace(0, seeds[0]["mini_batches"], 2 * curves.shape[1] + 1)[1::2]
-
+def draw_learning_curve(plain: list[dict[str, Any]], symmetric: list[dict[str, Any]]) -> None:
+    """Draw mean and range of both policies' held-out scores, and what they are compared with."""
     _, axes = plt.subplots(figsize=(8, 4))
-    axes.fill_between(mini_batch, curves.min(axis=0), curves.max(axis=0), color=BLUE, alpha=0.25)
-    axes.plot(mini_batch, curves.mean(axis=0), color=BLUE)
-    axes.text(2010, curves[:, -1].mean() - 0.012, "GRPO", color=BLUE)
+    for seeds, color, name in (
+        (symmetric, ORANGE, "GRPO, policy that\nknows the board"),
+        (plain, BLUE, "GRPO, plain network"),
+    ):
+        curves = np.array([run["curve"] for run in seeds])  # [seeds, points]
+        points = curves.shape[1]
+        mini_batch = np.linspace(0, 2000, 2 * points + 1)[1::2]
+        axes.fill_between(
+            mini_batch, curves.min(axis=0), curves.max(axis=0), color=color, alpha=0.2
+        )
+        axes.plot(mini_batch, curves.mean(axis=0), color=color)
+        height = 0.582 if color == ORANGE else 0.542
+        axes.text(2010, height, name, color=color, va="center")
     for score, name in (
         (random_shots_score(), "random shots"),
         (hunt_and_target_scores(WHOLE_BOARD).mean(), "hunt & target"),
@@ -86,9 +93,9 @@ def draw_board(axes: Axes, heat: np.ndarray, observation: np.ndarray, tile: int)
     axes.spines[:].set_visible(True)
 
 
-def draw_game(θ: dict[str, Any], seed: int = 10_003) -> None:
+def draw_game(θ: dict[str, Any], seed: int = 2**31 + 3) -> None:
     """Draw one game: where the policy would fire, beside where the ships probably are."""
-    ships = BattleshipRules().random_fleet(seed)
+    ships = random_fleet(BattleshipRules(), seed)
     observation = np.zeros((5, 5), np.float32)
     boards = []
     while (ships & (observation == 0)).any():
@@ -108,10 +115,11 @@ def draw_game(θ: dict[str, Any], seed: int = 10_003) -> None:
     save("game")
 
 
-def draw_ablations(table: dict[str, list[float]]) -> None:
-    """Draw the score of each variant: every seed a dot, the mean a line."""
-    _, axes = plt.subplots(figsize=(8, 4))
-    for height, scores in enumerate(reversed(table.values())):
+def draw_ablations(table: dict[str, dict[str, Any]]) -> None:
+    """Draw the score of each row: every seed a dot, the mean a line."""
+    _, axes = plt.subplots(figsize=(8, 6))
+    for height, row in enumerate(reversed(table.values())):
+        scores = row["scores"]
         color = ORANGE if height == len(table) - 1 else BLUE
         axes.plot(scores, [height] * len(scores), "o", color=color, alpha=0.6, markersize=6)
         axes.plot([np.mean(scores)] * 2, [height - 0.3, height + 0.3], color=color, linewidth=2)
@@ -123,7 +131,7 @@ def draw_ablations(table: dict[str, list[float]]) -> None:
 
 if __name__ == "__main__":
     results = json.loads((HERE / "results.json").read_text())
-    draw_learning_curve(results["seeds"])
+    draw_learning_curve(results["seeds"], results["symmetric"])
     draw_ablations(results["ablations"])
     policy = results["seeds"][0]["policy"]
     draw_game({name: np.array(value, np.float32) for name, value in policy.items()})

@@ -2,15 +2,18 @@
 
 import ast
 import io
-import itertools
 import json
 import re
+import textwrap
 import tokenize
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from autograd import grad
+from readme import BLOCKS, README, run_block
+from test_grpo import LINEAR, any_batch, literal_advantage
 from test_references import (
     OTHER_COLOUR,
     WHOLE_BOARD,
@@ -19,40 +22,32 @@ from test_references import (
     random_shots_score,
 )
 
-from microgrpo import BattleshipEnv, GRPOConfig
+from microgrpo import Batch, GRPOConfig, Params
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 SOURCE = (ROOT / "microgrpo.py").read_text(encoding="utf-8")
 RESULTS = json.loads((ROOT / ".github" / "results.json").read_text(encoding="utf-8"))
-BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-
-
-def run(marker: str, **changes: str) -> dict[str, Any]:
-    """Execute the one block that contains a marker, as printed or with changes to its text."""
-    (block,) = [block for block in BLOCKS if marker in block]
-    for old, new in changes.items():
-        assert block.count(old) == 1
-        block = block.replace(old, new)
-    names: dict[str, Any] = {"__name__": "readme"}
-    exec(compile(block, "README.md", "exec"), names)  # noqa: S102 - it is our own README
-    return names
 
 
 def table(heading: str) -> list[list[str]]:
     """Give the cells of the table that follows a heading or a line, without its header."""
-    after = README[README.index(heading) :]
-    rows = re.search(r"(?:^\|.*\n)+", after, flags=re.MULTILINE)
+    rows = re.search(r"(?:^\|.*\n)+", README[README.index(heading) :], flags=re.MULTILINE)
     assert rows
     lines = rows.group().splitlines()[2:]
-    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    return [[cell.strip(" *") for cell in line.split("|")[1:-1]] for line in lines]
+
+
+def spread(scores: list[float], digits: int = 3) -> list[str]:
+    """Say the mean and the range of some scores as the README does."""
+    low, high = min(scores), max(scores)
+    return [f"{np.mean(scores):.{digits}f}", f"{low:.{digits}f} to {high:.{digits}f}"]
 
 
 # %% The file
 
 
-def code_lines() -> set[int]:
-    """Find the lines of the script that are not blank, a comment or a docstring."""
+def test_the_file_fits_a_sitting() -> None:
+    """At most 275 lines of code (not blank, comment or docstring), none wider than 100 columns."""
     layout = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
     lines: set[int] = set()
     for token in tokenize.generate_tokens(io.StringIO(SOURCE).readline):
@@ -61,42 +56,18 @@ def code_lines() -> set[int]:
     for node in ast.walk(ast.parse(SOURCE)):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             lines.difference_update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
-    return lines
-
-
-def test_the_file_fits_a_sitting() -> None:
-    """At most 300 lines of code, none wider than 100 characters."""
-    assert len(code_lines()) <= 300
+    assert len(lines) <= 275
     assert max(map(len, SOURCE.splitlines())) <= 100
 
 
-def test_the_sections_have_the_lines_that_the_table_says() -> None:
-    """One row per section, in order."""
-    code = code_lines()
-    text = SOURCE.splitlines()
-    starts = [number for number, line in enumerate(text, 1) if line.startswith("# %% ")]
-    names = ["(imports)"] + [text[start - 1].removeprefix("# %% ") for start in starts]
-    bounds = [1, *starts, len(text) + 1]
-    counts = [
-        sum(first <= line < end for line in code) for first, end in itertools.pairwise(bounds)
-    ]
-    rows = [(row[0], int(row[1])) for row in table("## The file")]
-    assert rows == list(zip(names, counts, strict=True))
-    assert f"{len(code)} lines of code" in README
-
-
-def test_the_table_of_the_configuration_is_true() -> None:
-    """Every field, in order, with its default."""
-    fields = GRPOConfig.__dataclass_fields__
-    names: list[str] = []
-    for first, default, _ in table("| field | default"):
-        own = re.findall(r"`(\w+)`", first)
-        names += own
-        values = [fields[name].default for name in own if name not in ("environment", "policy")]
-        shown = [str(value).replace("None", "`None`") for value in values]
-        shown = [f'`"{text}"`' if isinstance(v, str) else text for v, text in zip(values, shown)]  # noqa: B905
-        assert default == ", ".join(shown)
-    assert names == list(fields)
+def test_the_code_beside_the_formulas_is_the_files() -> None:
+    """Line by line, but for the comments between them."""
+    bare = "\n".join(line for line in SOURCE.splitlines() if not line.lstrip().startswith("#"))
+    excerpts = re.findall(r"```py\n(.*?)```", README, flags=re.DOTALL)
+    assert len(excerpts) == 3
+    for excerpt in excerpts:
+        code = textwrap.indent(textwrap.dedent(excerpt), "    ")
+        assert code in re.sub(r"\n\n+", "\n", bare), code
 
 
 def test_every_link_into_the_repository_leads_somewhere() -> None:
@@ -116,107 +87,178 @@ def test_every_link_into_the_repository_leads_somewhere() -> None:
 # %% Numbers
 
 
-def test_the_reference_scores_are_those_of_the_reference_players() -> None:
-    """What the README says of other players is what they score."""
-    pattern = (
-        r"score (0.\d+), hunt & target (0.\d+) \(at its best (0.\d+)\), .* posterior (0.\d+)\."
-    )
-    quoted = re.search(pattern, README.replace("\n", " "))
-    assert quoted
+def test_scores_of_the_reference_players_are_what_they_score() -> None:
+    """In the table, in the file's first lines and in what it prints."""
+    scores = dict(table("| player"))
+    hunt, best_hunt = hunt_and_target_scores(WHOLE_BOARD), hunt_and_target_scores(OTHER_COLOUR)
+    quoted = re.findall(r"0\.\d+", " ".join(list(scores.values())[:2] + list(scores.values())[-1:]))
     measured = [
         random_shots_score(),
-        hunt_and_target_scores(WHOLE_BOARD).mean(),
-        hunt_and_target_scores(OTHER_COLOUR).mean(),
+        hunt.mean(),
+        best_hunt.mean(),
         greedy_posterior_scores().mean(),
     ]
-    np.testing.assert_allclose([float(score) for score in quoted.groups()], measured, atol=0.002)
+    np.testing.assert_allclose([float(score) for score in quoted], measured, atol=0.002)
+    assert f"random shots: {random_shots_score():.3f}" in SOURCE
+    assert f"score {random_shots_score():.2f} on average" in SOURCE
+    assert f"hand-written strategy {hunt.mean():.2f}" in SOURCE
 
 
-def test_the_seeds_are_quoted_as_measured() -> None:
-    """Ten runs of the default: mean, worst and best."""
-    scores = [run["score"] for run in RESULTS["seeds"]]
-    assert len(scores) == 10
-    assert f"**{np.mean(scores):.3f}**" in README
-    assert f"{min(scores):.3f} to {max(scores):.3f}" in README
-    assert min(scores) > 0.57
+def test_ten_seeds_of_both_policies_are_quoted_as_measured() -> None:
+    """Mean and range, and the mini-batches that it takes to a held-out score of 0.48."""
+    quoted = [row[1] for row in table("| player")[2:4]]
+    plain, symmetric = RESULTS["seeds"], RESULTS["symmetric"]
+    for runs, cell in zip((plain, symmetric), quoted, strict=True):
+        mean, extremes = spread([run["score"] for run in runs])
+        assert len(runs) == 10
+        assert cell == f"{mean}** ({extremes})"
+    assert f"the network {np.mean([run['score'] for run in plain]):.2f} after" in SOURCE
+    slow, fast = (np.mean([run["to_0.48"] for run in runs]) for runs in (plain, symmetric))
+    assert f"takes {slow:.0f} mini-batches" in README
+    assert f"this one {fast:.0f} (" in README
+    assert min(run["score"] for run in plain) > 0.545
+    assert min(run["score"] for run in symmetric) > 0.57
 
 
-def test_the_ablations_are_quoted_as_measured() -> None:
-    """Mean and range of each variant."""
-    rows = {row[0].strip("`"): row[1:] for row in table("| change | mean")}
+def test_ablations_are_quoted_as_measured() -> None:
+    """Each row with its learning rate, mean and range; two rows stand side by side."""
+    cells = [row[i : i + 4] for row in table("| change") for i in (0, 4) if row[i]]
+    rows = {name: rest for name, *rest in cells}
     assert rows.keys() == RESULTS["ablations"].keys()
-    for name, scores in RESULTS["ablations"].items():
-        mean, extremes = rows[name]
-        assert mean == f"{np.mean(scores):.3f}"
-        assert extremes == f"{min(scores):.3f} to {max(scores):.3f}"
+    for name, result in RESULTS["ablations"].items():
+        assert rows[name] == [f"{result['learning_rate']:g}", *spread(result["scores"])]
 
 
-def test_the_larger_boards_are_quoted_as_measured() -> None:
-    """Random play, hunt & target, and a few minutes of training."""
-    rows = {row[0]: row[2:] for row in table("| board | ships")}
-    assert rows.keys() == RESULTS["boards"].keys()
+def test_larger_boards_are_quoted_as_measured() -> None:
+    """Some minutes of training, beside random play and hunt & target."""
     for name, result in RESULTS["boards"].items():
-        players = [f"{result[player]:.3f}" for player in ("random", "hunt & target", "trained")]
-        assert rows[name] == [*players, f"{result['minutes']:.0f}"]
+        others = f"random shots {result['random']:.3f}, hunt & target {result['hunt & target']:.3f}"
+        trained = rf"{result['trained']:.3f} in {result['minutes']:.0f} minutes \({others}\)"
+        assert re.search(rf"{name} with ships of [\d, ]+ {trained}", README)
+
+
+def test_other_games_are_quoted_as_measured() -> None:
+    """Mean and range of three seeds, and the yardstick beside them."""
+    rows = {row[0]: row[1:] for row in table("| game |")}
+    assert rows.keys() == RESULTS["elsewhere"].keys()
+    for name, runs in RESULTS["elsewhere"].items():
+        untrained, trained, beside, steps, seconds = rows[name]
+        digits = len(untrained.split(".")[1])
+        mean, extremes = spread([run["after"] for run in runs], digits)
+        assert untrained == f"{np.mean([run['before'] for run in runs]):.{digits}f}"
+        assert trained == f"{mean} ({extremes})"
+        assert f"{runs[0]['yardstick']:.{digits}f}" in beside or str(runs[0]["yardstick"]) in beside
+        assert steps == f"{np.mean([run['steps'] for run in runs]) / 1e6:.1f} million"
+        assert seconds == f"{np.mean([run['seconds'] for run in runs]):.0f} s"
+
+
+# %% Variants
+
+
+def literal_variant(name: str, θ: Params, batch: Batch, config: GRPOConfig, now: Params) -> float:
+    """Compute a paper's formula as loops over trajectories and steps; weights are taken at now."""
+    ε, G, n, S = config.ε, config.G, len(batch.rewards), len(batch.actions)
+    steps = [[s for s in range(S) if batch.trajectory[s] == i] for i in range(n)]
+    groups = [[float(r) for r in batch.rewards[g * G : (g + 1) * G]] for g in range(n // G)]
+    mixed = sum(max(group) > min(group) for group in groups)
+
+    def π(θ: Params, s: int) -> float:
+        return float(config.policy(θ, batch.observations[s])[batch.actions[s]])
+
+    def surrogate(ρ: float, A: float, high: float) -> float:
+        return min(ρ * A, min(max(ρ, 1 - ε), 1 + high) * A)
+
+    total = 0.0
+    for i in range(n):
+        group, reward = groups[i // G], float(batch.rewards[i])
+        centred = reward - sum(group) / G
+        A = literal_advantage(batch.rewards, i, G)
+        mean_log_ρ = sum(np.log(π(θ, s) / batch.π_old[s]) for s in steps[i]) / len(steps[i])
+        steps_of_group = sum(len(steps[j]) for j in range(n) if j // G == i // G)
+        counts = max(group) > min(group)
+        for s in steps[i]:
+            ρ, log_π = π(θ, s) / batch.π_old[s], np.log(π(θ, s))
+            k2 = (log_π - np.log(batch.π_ref[s])) ** 2 / 2
+            total += {
+                "dr_grpo": surrogate(ρ, centred, ε) / (n * config.max_steps),
+                "dapo": surrogate(ρ, A, 0.28) * counts / steps_of_group / mixed,
+                "gspo": surrogate(np.exp(mean_log_ρ), A, ε) / n / len(steps[i]),
+                "cispo": min(π(now, s) / batch.π_old[s], 1 + ε) * A * log_π / S,
+                "rloo": (reward - (sum(group) - reward) / (G - 1)) * log_π / n,
+                "k2": (surrogate(ρ, A, ε) - config.β * k2) / len(steps[i]) / n,
+            }[name]
+    return total
+
+
+@pytest.mark.parametrize("name", ["dr_grpo", "dapo", "gspo", "cispo", "rloo", "k2"])
+def test_a_variant_is_its_papers_formula(name: str) -> None:
+    """Value and gradient, in groups of which one has equal rewards."""
+    θ, batch = any_batch(np.append(np.random.default_rng(1).normal(size=8), [0.3] * 4))
+    objective = run_block("def dapo_objective")[f"{name}_objective"]
+    expected = literal_variant(name, θ, batch, LINEAR, θ)
+    assert float(objective(θ, batch, LINEAR)) == pytest.approx(expected, rel=1e-9)
+    gradient = grad(objective)(θ, batch, LINEAR)["W"]
+    for index in np.ndindex(4, 3):
+        nudge = np.zeros((4, 3))
+        nudge[index] = 1e-6
+        above = literal_variant(name, {"W": θ["W"] + nudge}, batch, LINEAR, θ)
+        below = literal_variant(name, {"W": θ["W"] - nudge}, batch, LINEAR, θ)
+        assert gradient[index] == pytest.approx((above - below) / 2e-6, rel=1e-4, abs=1e-8)
 
 
 # %% Blocks
 
 
-def test_every_block_is_tested_here() -> None:
-    """A new block of Python needs a test below."""
-    markers = ("M=300", "dr_grpo =", "board_size=10", "Frog", "CartPole", "What number")
-    for block in BLOCKS:
-        assert sum(marker in block for marker in markers) == 1
-    assert len(BLOCKS) == len(markers)
-
-
-def test_train_it_yourself(capsys: pytest.CaptureFixture[str]) -> None:
-    """The configuration trains."""
-    names = run("M=300")
+def test_your_own_training_objective_report_and_loop(capsys: pytest.CaptureFixture[str]) -> None:
+    """The first block trains, and the blocks after it go on from its names."""
+    train, objective, report_and_loop = BLOCKS[:3]
+    names: dict[str, Any] = {}
+    exec(train, names)  # noqa: S102 - it is our own README
+    assert names["rewards_val"][-5:].mean() > 0.33
     assert names["rewards_val"][0] < 0.25
-    assert names["rewards_val"][-1] > 0.45
-    assert "Held-out score: 0." in capsys.readouterr().out
+    exec(train.replace("M=100", "M=6") + objective + report_and_loop, names)  # noqa: S102
+    assert [set(metrics) >= {"reward", "objective", "clipped"} for metrics in names["history"]]
+    assert len(names["history"]) == 6
+    assert 0 <= names["history"][-1]["clipped"] < 1
+    assert "5: reward 0." in capsys.readouterr().out
 
 
-def test_the_variants_are_valid() -> None:
-    """Each is a configuration that differs from plain GRPO."""
-    names = run("dr_grpo =")
-    for variant in ("dr_grpo", "dapo", "magistral", "rloo"):
-        assert names[variant] != names["grpo"]
-        assert names[variant].environment is BattleshipEnv
-
-
-def test_other_boards() -> None:
-    """Ten by ten tiles, by changing one argument."""
-    names = run("board_size=10")
-    assert names["rewards_val"][0] < 0.1
-    assert names["rewards_val"][-1] > 0.09  # four seeds reached 0.124 to 0.167
+def test_a_policy_that_knows_the_board() -> None:
+    """It gives a turned or mirrored board the turned or mirrored answer, and learns fast."""
+    names = run_block("def symmetric_battleship_policy")
+    assert names["rewards_val"][-10:].mean() > 0.48
+    policy, θ = names["symmetric_battleship_policy"], names["θ_star"]
+    rng = np.random.default_rng(1)
+    boards = rng.choice(np.array([0, 0, 0, 1, -1], np.float32), size=(20, 5, 5))
+    answer = policy(θ, boards).reshape(boards.shape)
+    assert answer.dtype == np.float32
+    for turns in range(4):
+        for flip in (1, -1):
+            seen = np.rot90(boards, turns, axes=(1, 2))[:, :, ::flip]
+            expected = np.rot90(answer, turns, axes=(1, 2))[:, :, ::flip]
+            np.testing.assert_allclose(policy(θ, seen).reshape(seen.shape), expected, atol=1e-4)
+    assert abs(answer - answer[:, ::-1]).max() > 0.01
 
 
 def test_a_game_of_your_own() -> None:
     """The frog learns the shortest way: 1 for the fly, less 0.1 for each hop before the last."""
-    names = run("class Frog")
+    names = run_block("class Frog")
     hops = [abs(frog - fly) for frog in range(9) for fly in range(9) if frog != fly]
     best = np.mean([1 - 0.1 * (n - 1) for n in hops])
     assert f"{best:.2f}, which no policy can beat" in README
-    assert names["rewards_val"][0] < 0
+    assert names["rewards_val"][0] < 0.5
     assert names["rewards_val"][-1] > best - 0.08  # 64 games of it
 
 
 def test_any_gymnasium_game() -> None:
     """The pole is held for more than 400 of 500 steps."""
-    names = run("CartPole")
-    assert names["before"] < 100
-    assert names["after"] > 400
+    assert run_block("CartPole")["after"] > 400
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_a_language_model_that_learns_to_say_5(
-    seed: int, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_language_model_learns_to_say_5(seed: int, capsys: pytest.CaptureFixture[str]) -> None:
     """After training, at least 95% of 1,000 replies are exactly "5", whatever the seed."""
-    names = run("What number", **{"seed = 42": f"seed = {seed}"})
+    names = run_block("What number", **{"seed = 42": f"seed = {seed}"})
     assert names["before"] < 0.04
     assert names["after"] >= 0.95
     lines = capsys.readouterr().out.splitlines()
@@ -230,6 +272,5 @@ def test_a_language_model_that_learns_to_say_5(
     for line in rollouts:
         reward, response = line.removeprefix("Reward: ").split("; Response: ")
         digit = len(response) == 1 and response in "0123456789"
-        assert float(reward) == pytest.approx(
-            1 - abs(int(response) - 5) / 9 if digit else 0, abs=5e-4
-        )
+        earned = 1 - abs(int(response) - 5) / 9 if digit else 0
+        assert float(reward) == pytest.approx(earned, abs=5e-4)
