@@ -6,10 +6,10 @@
 
 A small neural network learns Battleship from nothing but playing it: `uv run microgrpo.py`. A game
 without a miss scores 1. Random shots score 0.15 on average, the usual hand-written strategy 0.40,
-and the network 0.56 after about a minute of training. Terms:
+and the network 0.56 after about a minute of training. Terms used below:
 
     policy        the network; it maps a board to the probability of each shot
-    trajectory    one game. Its start is a hidden fleet; each of its steps is one action, a shot.
+    trajectory    one game. Its start is a hidden fleet; each step is a board and a shot, the action.
                   (For a language model: trajectory = completion, start = prompt, action = token.)
     reference     a fixed policy to stay near; the KL divergence measures how far away the policy is
 
@@ -19,16 +19,16 @@ The algorithm, in which M, B, G, μ, ε and β are fields of `GRPOConfig`:
         draw B starts and play each G times with the policy: B groups of G trajectories
         advantage A of a trajectory, and of each step in it =
             (its reward - mean of its group) / standard deviation of its group
-        repeat μ times, to make more of each game:
+        repeat μ times, to learn more from each game:
             ratio ρ of a step = probability of its action now / when it was taken
             J = mean over trajectories of the mean over their steps of
                 min(ρ A, clip(ρ, 1-ε, 1+ε) A) - β KL(policy ‖ reference)
             take a gradient step that increases J
 
 So whatever the better trajectories of a group did becomes more likely. Not every shot of a good
-game is a good shot, but over many games that averages out. PPO, whose min and clip these are,
-trains a second network to predict the reward; here the mean of the group does that job. There is
-no discount either, and no advantage estimation over time (GAE).
+game is a good shot, but over many games that averages out. The min and the clip come from PPO,
+which trains a second network to predict the reward; here the mean of the group does that job.
+There is no discount either, and no advantage estimation over time (GAE).
 """
 
 import os
@@ -50,7 +50,7 @@ from autograd import value_and_grad
 from autograd.tracer import getval
 
 Array = np.ndarray[Any, Any]
-Params = dict[str, Any]  # named arrays of floats, or what autograd puts in their place
+Params = dict[str, Any]  # named arrays of floats, or autograd's wrappers around them
 
 # %% Game
 # Battleship for one player: a board of N x N tiles hides a fleet, every shot uncovers one tile, and
@@ -82,7 +82,7 @@ def random_fleet(rules: BattleshipRules, seed: int) -> Array:
             start = rng.integers(N - length + 1)
             lines = fleet if rng.random() < 0.5 else fleet.T  # rows or columns of the same array
             lines[line, start : start + length] = True
-        # Overlapping ships cover fewer tiles: then draw the whole fleet again.
+        # Overlapping ships cover fewer tiles. If so, draw the whole fleet again.
         if fleet.sum() == sum(rules.ships):
             fleet.flags.writeable = False  # the cache gives everyone the same array
             return fleet
@@ -153,9 +153,9 @@ class Environment(Protocol):
 class BattleshipEnv:
     """Battleship: an action is a tile to fire at, the reward is 0 until the game is over.
 
-    Then it is the score, again with every further step. Observations are boards, float32 [n, N, N]:
-    0 not fired at, -1 miss, +1 hit. All boards look the same at first; what the seed decides, and a
-    group shares, is the hidden fleet.
+    From then on, every step returns the score. Observations are boards, float32 [n, N, N]: 0 not
+    fired at, -1 miss, +1 hit. All boards look the same at first; the seed decides the hidden fleet,
+    which a group shares.
     """
 
     def __init__(self, num_envs: int, rules: BattleshipRules = BattleshipRules()) -> None:
@@ -228,7 +228,7 @@ def reference_battleship_policy(observation: Array) -> Any:
 
 
 # %% GRPO
-# The algorithm of DeepSeekMath (arXiv 2402.03300, section 4.1), with its symbols.
+# The algorithm of DeepSeekMath (arXiv 2402.03300, section 4.1), mostly with its symbols.
 
 
 @dataclass(frozen=True)
@@ -262,8 +262,8 @@ class GRPOConfig:
 class Batch(NamedTuple):
     """All S steps of n trajectories, first steps first, and the n rewards.
 
-    In training, trajectory i is in group i // G. A group of G = 2 with invented numbers, in which
-    trajectory 0 took three steps and trajectory 1 took one:
+    In training, trajectory i is in group i // G. A group of G = 2 in a shorter game, with invented
+    numbers, in which trajectory 0 took three steps and trajectory 1 took one:
 
         observations   actions   π_old   π_ref   trajectory
         a board             12    0.04    0.04            0
@@ -271,7 +271,7 @@ class Batch(NamedTuple):
         a board             13    0.31    0.04            0
         a board             17    0.66    0.04            0
 
-        rewards = [0.2, 0.8], so that A = [-1, 1]
+        rewards = [0.2, 0.8], so that A is about [-1, 1]
     """
 
     observations: Array  # [S, ...]
@@ -303,11 +303,11 @@ def rollout(θ: Params, config: GRPOConfig, seeds: Iterable[int]) -> Batch:
     played: dict[str, list[Array]] = defaultdict(list)  # keys are fields of Batch
     for _ in range(config.max_steps):
         seen = observations[running]
-        π = config.policy(θ, seen)  # [running, actions]
+        π = config.policy(θ, seen)  # [running.size, actions]
         if not (π.min() >= 0 and abs(π.sum(axis=-1) - 1).max() < 1e-3):  # NaN is refused too
             raise ValueError(f"policy must give probabilities that sum to 1, got {π}")
         # Draw actions by an exponential race: if action a arrives after a time E_a / π_a, where E_a
-        # is Exponential(1), it comes first with probability π_a. argmax(π / E) finds the first.
+        # is Exponential(1), it comes first with probability π_a. argmin(E / π) is argmax(π / E).
         sampled = (π / rng.standard_exponential(π.shape)).argmax(axis=-1)
         played["observations"].append(seen)
         played["actions"].append(sampled)
@@ -348,8 +348,10 @@ def kl_divergence(π: Any, π_ref: Array) -> Any:
 
     DeepSeekMath's equation 4, also called k3. With ratio = π_ref / π, the divergence is the mean of
     -log ratio over actions drawn from π. Adding ratio - 1, which is 0 on average, does not change
-    that mean, and makes each term at least 0. In J it is not the exact penalty: the actions come
-    from π_old, and even at π = π_old its average gradient is that of KL(π_ref ‖ π).
+    that mean, and makes each term at least 0.
+
+    A caveat: in J this is not the exact penalty. The actions come from π_old, and even at π = π_old
+    the gradient, (1 - ratio) ∇log π, is on average that of KL(π_ref ‖ π).
     """
     ratio = π_ref / π
     return ratio - anp.log(ratio) - 1
@@ -366,20 +368,21 @@ def grpo_objective(θ: Params, batch: Batch, config: GRPOConfig) -> Any:
     ρ = π / batch.π_old  # [S]
     A = grpo_advantages(batch.rewards, config)[batch.trajectory]  # [S]
 
-    # At the first gradient step on a batch ρ is 1, and the mean of ρ A is that of A, which is 0.
-    # Its gradient is not 0: it is the mean of A ∇log π, which makes an action likelier if A > 0 and
-    # less likely if A < 0.
+    # At the first gradient step on a new batch ρ is 1, and the mean of ρ A is that of A, which is
+    # 0. Its gradient is not 0: there ∇ρ = ∇π / π_old = ∇log π, so it is the mean of A ∇log π, which
+    # makes an action more likely if A > 0 and less likely if A < 0.
     #
     # Later ρ moves away from 1, and a batch says little about policies far from the one that played
     # it. So if A > 0, nothing is gained by moving ρ above 1+ε; if A < 0, nothing by moving it below
-    # 1-ε. If ρ has moved the wrong way, the minimum keeps the worse value: then ρ is pulled back.
+    # 1-ε. If ρ has moved the wrong way, the minimum keeps the worse value and pulls it back: with
+    # A > 0 and ρ = 0.5, it is 0.5 A and not 0.8 A, so that the gradient still raises ρ.
     per_step = anp.minimum(ρ * A, anp.clip(ρ, 1 - config.ε, 1 + config.ε) * A)  # [S]
     if config.reference_policy is not None:
         per_step = per_step - config.β * kl_divergence(π, batch.π_ref)
 
-    # Dividing by |o_i| makes a step count less in a long trajectory than in a short one. Dividing A
-    # by the standard deviation makes groups whose rewards hardly differ count like all others. Dr.
-    # GRPO (arXiv 2503.20783) drops both.
+    # Two known biases: dividing by |o_i| makes a step count less in a long trajectory than in a
+    # short one, and dividing A by the standard deviation makes groups whose rewards hardly differ
+    # count like all others. Dr. GRPO (arXiv 2503.20783) drops both.
     length = np.bincount(batch.trajectory)  # [n] |o_i|
     return anp.sum(per_step / length[batch.trajectory]) / len(batch.rewards)
 
@@ -422,7 +425,7 @@ class AdamWOptimizer:
 
 
 def print_progress(i: int, metrics: dict[str, Any]) -> None:
-    """Keep one line up to date in a terminal; elsewhere, print a line every tenth of the way."""
+    """Keep one line up to date in a terminal; elsewhere, print about ten lines in all."""
     done = i + 1
     M = metrics["M"]
     line = f"mini-batch {done:4d}/{M}"
@@ -456,10 +459,10 @@ def train_grpo(
         M             number of mini-batches in all
 
     The learning rate falls linearly towards 0. To continue, even after an interruption, call this
-    again with the same optimizer: it draws new starts, and the learning rate begins again. Raises
+    again with the same optimizer: it draws new starts, and the learning rate starts over. Raises
     FloatingPointError if a gradient is not finite; the optimizer keeps the last finite parameters.
     """
-    objective = objective or grpo_objective  # looked up now, so that it can be edited in a notebook
+    objective = objective or grpo_objective  # so that a notebook may redefine grpo_objective
     rng = np.random.default_rng([config.seed, optimizer.t])  # a second call draws other starts
     replay_buffer: deque[Batch] = deque(maxlen=config.R)
     rewards_val = np.zeros(config.M)
@@ -482,8 +485,8 @@ def train_grpo(
             descent = {name: -g / shrink for name, g in gradient.items()}
             optimizer.step(descent, lr_scale=1 - i / config.M)
 
-        # Always the same seeds, so that rewards compare. Only the seeds are held out: the default
-        # board has just 9,024 placements of the fleet, and training meets most of them.
+        # Always the same seeds, so that rewards are comparable. Only the seeds are held out: the
+        # default board has just 9,024 placements of the fleet, and training meets most of them.
         held_out = rollout(optimizer.params, config, range(config.num_val))
         rewards_val[i] = held_out.rewards.mean()
         groups = batch.rewards.reshape(-1, config.G)
