@@ -9,7 +9,7 @@ without a miss scores 1. Random shots score 0.15 on average, the usual hand-writ
 and the network 0.56 after about a minute of training. Terms used below:
 
     policy        the network; it maps a board to the probability of each shot
-    trajectory    one game. Its start is a hidden fleet; each step is a board and a shot, the action.
+    trajectory    one game. Its start is a hidden fleet, each step a board and a shot, the action.
                   (For a language model: trajectory = completion, start = prompt, action = token.)
     reference     a fixed policy to stay near; the KL divergence measures how far away the policy is
 

@@ -87,7 +87,7 @@ def quiet_train(
 
 
 def train(job: dict[str, Any]) -> dict[str, Any]:
-    """Train with the changes of a job; return score, CPU seconds, curve and parameters.
+    """Train with the changes of a job; return score, CPU seconds, curve and a game.
 
     A job may hold learning_rate, objective (a name), symmetric, and fields of the configuration.
     """
@@ -110,8 +110,22 @@ def train(job: dict[str, Any]) -> dict[str, Any]:
         "seconds": round(seconds),
         "curve": [round(float(part.mean()), 4) for part in np.array_split(rewards_val, 100)],
         "to_0.48": mini_batches_to(0.48, rewards_val),
-        "policy": {name: np.round(value, 3).tolist() for name, value in θ_star.items()},
+        "game": [] if symmetric else likeliest_shots(θ_star),
     }
+
+
+def likeliest_shots(θ: m.Params, seed: int = 2**31 + 3) -> list[dict[str, Any]]:
+    """Play one game, always the likeliest shot; keep board and probabilities before each."""
+    environment = m.BattleshipEnv(num_envs=1)
+    board, _ = environment.reset(seed=[seed])
+    game = []
+    while not environment.game.finished().all():
+        π = m.neural_battleship_policy(θ, board).ravel()
+        shot = int(π.argmax())
+        seen = board.astype(int).ravel().tolist()
+        game.append({"board": seen, "policy": [round(float(p), 4) for p in π], "shot": shot})
+        board, *_ = environment.step(np.array([shot]))
+    return game
 
 
 def mini_batches_to(score: float, rewards_val: m.Array) -> int | None:
@@ -128,11 +142,11 @@ def mini_batches_to(score: float, rewards_val: m.Array) -> int | None:
 
 
 def ten_seeds(pool: ProcessPoolExecutor, **job: Any) -> list[dict[str, Any]]:
-    """Train with seeds 0 to 9; keep the parameters of the first, which a picture needs."""
+    """Train with seeds 0 to 9; keep the game of the first, which a picture shows."""
     runs = []
     for seed, run in enumerate(pool.map(train, [job | {"seed": seed} for seed in range(10)])):
         if seed > 0 or job.get("symmetric"):
-            del run["policy"]
+            del run["game"]
         print(
             f"seed {seed}: {run['score']:.4f} in {run['seconds']} s, {run['to_0.48']}", flush=True
         )

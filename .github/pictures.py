@@ -1,6 +1,6 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = ["autograd>=1.7", "matplotlib>=3.9", "numpy>=2", "pytest>=8"]
+# dependencies = ["matplotlib>=3.9", "numpy>=2", "pytest>=8"]
 # ///
 """Draw the README's pictures from `results.json`: `uv run .github/pictures.py`."""
 
@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 HERE = Path(__file__).parent
-sys.path += [str(HERE.parent), str(HERE.parent / "tests")]
+sys.path.append(str(HERE.parent / "tests"))
 
 from test_references import (
     WHOLE_BOARD,
@@ -24,8 +24,6 @@ from test_references import (
     posterior,
     random_shots_score,
 )
-
-from microgrpo import BattleshipRules, neural_battleship_policy, random_fleet
 
 BLUE, ORANGE, GREY = "#3b82f6", "#f97316", "#808890"  # all three show on white and on black
 HEAT = mpl.colormaps["Blues"].with_extremes(bad="#d5d9e0")
@@ -93,15 +91,13 @@ def draw_board(axes: Axes, heat: np.ndarray, observation: np.ndarray, tile: int)
     axes.spines[:].set_visible(True)
 
 
-def draw_game(θ: dict[str, Any], seed: int = 2**31 + 3) -> None:
+def draw_game(game: list[dict[str, Any]]) -> None:
     """Draw one game: where the policy would fire, beside where the ships probably are."""
-    ships = random_fleet(BattleshipRules(), seed)
-    observation = np.zeros((5, 5), np.float32)
     boards = []
-    while (ships & (observation == 0)).any():
-        policy = neural_battleship_policy(θ, observation).reshape(5, 5)
-        boards.append((policy, posterior(observation), observation.copy(), int(policy.argmax())))
-        observation.flat[policy.argmax()] = 1 if ships.flat[policy.argmax()] else -1
+    for step in game:
+        seen = np.array(step["board"]).reshape(5, 5)
+        policy = np.array(step["policy"]).reshape(5, 5)
+        boards.append((policy, posterior(seen), seen, step["shot"]))
 
     shown = np.linspace(0, len(boards) - 1, 7, dtype=int)
     _, axes = plt.subplots(2, len(shown), figsize=(10, 3.1), gridspec_kw={"wspace": 0.1})
@@ -133,5 +129,4 @@ if __name__ == "__main__":
     results = json.loads((HERE / "results.json").read_text())
     draw_learning_curve(results["seeds"], results["symmetric"])
     draw_ablations(results["ablations"])
-    policy = results["seeds"][0]["policy"]
-    draw_game({name: np.array(value, np.float32) for name, value in policy.items()})
+    draw_game(results["seeds"][0]["game"])
