@@ -11,10 +11,10 @@ A game without a miss scores 1. Random shots score 0.15 on average, a simple han
     policy        the network: it maps a board to the probability of each shot
     trajectory    one game, starting from a hidden fleet. Each step is an observation (a board) and
                   an action (a shot). The reward of the whole game is its score
-    reference     a fixed policy that training stays close to; the KL divergence measures how close
+    reference     a fixed policy to stay close to; the KL divergence measures the distance from it
 
 (For a language model: start = prompt, observation = the text so far, action = token, trajectory =
-completion.) The algorithm, in which M, B, G, μ, ε and β are fields of `GRPOConfig`:
+completion.) The algorithm, whose M, B, G, μ, ε and β are fields of `GRPOConfig`:
 
     repeat M times:
         draw B starts, and play each of them G times with the policy: B groups of G trajectories
@@ -28,16 +28,16 @@ completion.) The algorithm, in which M, B, G, μ, ε and β are fields of `GRPOC
 
 All games of a group face the same fleet. A game that beats the mean of its group was therefore
 played better, or was luckier, but it was not easier. Its actions become more likely, and those of
-worse games less likely. Not every shot of a good game is good, but that averages out.
+worse games less likely. Not every shot of a good game is good, but that averages out over many.
 
-The min and the clip, which keep ρ near 1, come from PPO (Proximal Policy Optimization). PPO trains
-a second network, the critic, to predict how well a game will end; here the mean of the group does
-that job. (For those who know PPO: there is no discount, and no GAE.) In a hurry? Skip to "GRPO".
+The min and the clip, which leave no incentive to move ρ far from 1, come from PPO. PPO trains a
+second network, the critic, to predict how a game will turn out; here the mean of the group does
+that job. (For those who know PPO: there is no discount and no GAE.) In a hurry? Skip to "# GRPO".
 """
 
 import os
 
-# For matrices this small, more threads only slow things down. Set before NumPy is imported.
+# Matrices this small only get slower with more threads. Must be set before NumPy is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import sys
@@ -47,12 +47,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
-import autograd.numpy as anp  # NumPy that can be differentiated: used where θ is involved
+import autograd.numpy as anp  # differentiable NumPy, for whatever depends on θ
 import numpy as np
 from autograd import value_and_grad
 from autograd.tracer import getval
 
-# Allocating and freeing 30 MB makes glibc reuse blocks up to that size: a third faster on Linux.
+# Once 30 MB are freed, glibc keeps freed blocks up to that size for reuse: a third faster on Linux.
 np.empty(30 * 2**20, np.uint8)
 
 Array = np.ndarray[Any, Any]
@@ -83,7 +83,7 @@ def random_fleet(rules: BattleshipRules, seed: int) -> Array:
         for length in rules.ships:
             line = rng.integers(N)
             first = rng.integers(N - length + 1)
-            lines = fleet if rng.random() < 0.5 else fleet.T  # its rows, or a view of its columns
+            lines = fleet if rng.random() < 0.5 else fleet.T  # rows, or columns, of the same array
             lines[line, first : first + length] = True
         if fleet.sum() == sum(rules.ships):  # otherwise ships overlap: start over
             fleet.flags.writeable = False  # the cache shares this array
@@ -99,7 +99,7 @@ class BattleshipGame:
         self.shots = np.zeros_like(fleets)
 
     def fire(self, tiles: Array) -> None:
-        """Fire a shot in each game, at tiles [n] from 0 to N*N-1. Firing again changes nothing."""
+        """Fire a shot in each game, at tiles [n] from 0 to N*N-1. A second one changes nothing."""
         row, column = np.unravel_index(tiles, self.shots.shape[1:])
         self.shots[np.arange(len(tiles)), row, column] = True
 
@@ -117,7 +117,7 @@ class BattleshipGame:
         return self.finished() * (1 - misses / (water + 1))
 
     def __str__(self) -> str:
-        """Draw the boards, stacked: 🌊 water, 🚢 ship, 💦 miss, 💥 hit."""
+        """Draw the boards, stacked: 🌊 water, 💦 miss, 🚢 ship, 💥 hit."""
         emoji = np.array(["🌊", "💦", "🚢", "💥"])[2 * self.fleets + self.shots]
         return "\n".join("".join(row) for board in emoji for row in board)
 
@@ -130,22 +130,22 @@ class Environment(Protocol):
     """n trajectories in lockstep, with `reset` and `step` as in `gymnasium.vector.VectorEnv`.
 
     Equal seeds must give equal starts, so that a group shares its start. Otherwise luck is mistaken
-    for skill, and training silently gets worse. Trajectories that have ended are given their last
-    action again until all have ended; what they return is ignored.
+    for skill, and training silently gets worse. A trajectory that has ended repeats its last action
+    until all have ended; what it returns is ignored.
     """
 
     def reset(self, *, seed: Any) -> tuple[Array, dict[str, Any]]:
         """Start a trajectory for each of n seeds; return observations [n, ...] and info."""
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
-        """Take actions [n]; return observations [n, ...], rewards, terminated, truncated and info.
+        """Take actions [n]; return observations, rewards, terminated, truncated (each [n]), info.
 
-        A trajectory ends when terminated (the game is over) or truncated (cut short), each [n].
+        A trajectory ends when terminated (the game is over) or truncated (cut short).
         """
 
 
 class BattleshipEnv:
-    """Battleship. An action is a tile to fire at; the reward is the score once the game is over.
+    """Battleship. An action is a tile to fire at; the reward is 0 until the end, then the score.
 
     Observations are boards, float32 [n, N, N]: 0 not fired at, -1 miss, +1 hit. At first all boards
     look the same; the seed decides which fleet is hidden.
@@ -181,7 +181,7 @@ def neural_battleship_policy_init(
     """Draw the parameters θ, float32, of a network that initially plays almost at random."""
     rng = np.random.default_rng(seed)
     tiles = rules.board_size**2
-    W1 = rng.normal(scale=(tiles / 2) ** -0.5, size=(2 * tiles, hidden))  # tiles / 2 inputs are 1
+    W1 = rng.normal(scale=(tiles / 2) ** -0.5, size=(2 * tiles, hidden))  # midgame, tiles/2 are 1
     W2 = rng.normal(scale=0.1 * hidden**-0.5, size=(hidden, tiles))  # 0.1: logits close to 0
     θ = {"W1": W1, "b1": np.zeros(hidden), "W2": W2}
     return {name: value.astype(np.float32) for name, value in θ.items()}
@@ -206,14 +206,14 @@ def reference_battleship_policy(observation: Array) -> Array:
     """Fire at random: equal probabilities [..., N*N] for all tiles not fired at.
 
     For a language model, the reference is the model before GRPO: staying near it keeps the policy
-    from forgetting how to write. Near random play, as here, the policy keeps exploring.
+    from forgetting how to write. Here it is random play, and staying near it means exploring.
     """
     unknown = observation.reshape(*observation.shape[:-2], -1) == 0
     return unknown / unknown.sum(axis=-1, keepdims=True)
 
 
 # %%
-# GRPO: the algorithm of DeepSeekMath (arXiv 2402.03300, section 4.1), using mostly its symbols.
+# GRPO: the algorithm of DeepSeekMath (arXiv 2402.03300, section 4.1), mostly in its notation.
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,7 @@ class GRPOConfig:
     seed: int = 42  # determines all randomness in training
 
     def __post_init__(self) -> None:
-        # With G = 1, each reward is the mean of its group, and every advantage would be 0.
+        # With G = 1, each reward would equal the mean of its group, and every advantage would be 0.
         minima = dict(ε=0, β=0, G=2, B=1, M=1, μ=1, max_steps=1, max_grad_norm=1e-9, num_val=1)
         for name, minimum in minima.items():
             if not getattr(self, name) >= minimum:  # so that NaN is refused too
@@ -243,7 +243,7 @@ class GRPOConfig:
 
 
 class Batch(NamedTuple):
-    """All S steps of n trajectories, in the order of play, and the n rewards.
+    """All S steps of n trajectories (first steps, second steps, ...), and the n rewards.
 
     In training, trajectory i is in group i // G. Here is a group of G = 2 in a shorter game, with
     invented numbers. Trajectory 0 took three steps and trajectory 1 took one:
@@ -256,7 +256,7 @@ class Batch(NamedTuple):
 
         rewards = [0.2, 0.8], so that A is about [-1, 1]
 
-    Language-model libraries pad to [n, longest] and mask. A list of steps needs neither.
+    Language-model libraries pad to [n, longest] and mask the padding. Lists of steps need neither.
     """
 
     observations: Array  # [S, ...]
@@ -269,7 +269,7 @@ class Batch(NamedTuple):
 
 
 def check_probabilities(name: str, π: Array) -> None:
-    """Raise ValueError if π is not probabilities but, say, logits: training would silently fail."""
+    """Raise ValueError for logits, for example, which would make training fail silently."""
     valid = (π >= 0).all(axis=-1) & (abs(π.sum(axis=-1) - 1) < 1e-3)  # False for NaN
     if not valid.all():
         raise ValueError(f"{name} must give probabilities that sum to 1, got {π[~valid][0]}")
@@ -291,15 +291,15 @@ def rollout(θ: Params, config: GRPOConfig, seeds: Iterable[int]) -> Batch:
     columns: dict[str, list[Array]] = defaultdict(list)  # one list per field of Batch
     for _ in range(config.max_steps):
         seen = observations[running]
-        seen.flags.writeable = False  # read-only, as training shows it to the policy again
-        π = config.policy(θ, seen)  # [r, actions], where r trajectories are running
+        seen.flags.writeable = False  # so that no policy changes what training will show it again
+        π = config.policy(θ, seen)  # [r, num_actions], where r trajectories are running
         π_ref = config.reference_policy(seen) if config.reference_policy else π
         check_probabilities("policy", π)
         check_probabilities("reference_policy", π_ref)
 
         # Draw an action per row: the first whose cumulative probability exceeds a random number.
         cumulative = π.cumsum(axis=-1)
-        cumulative /= cumulative[:, -1:]  # now ends at exactly 1, despite rounding
+        cumulative = cumulative / cumulative[:, -1:]  # ends at exactly 1, despite rounding
         chosen = (cumulative > rng.random((len(π), 1))).argmax(axis=-1)  # [r]
         row = np.arange(len(π))
         columns["observations"].append(seen)
@@ -316,7 +316,8 @@ def rollout(θ: Params, config: GRPOConfig, seeds: Iterable[int]) -> Batch:
             break
 
     steps = {name: np.concatenate(parts) for name, parts in columns.items()}  # [S, ...] each
-    return Batch(**steps, rewards=np.bincount(steps["trajectory"], weights=steps["step_rewards"]))
+    rewards = np.bincount(steps["trajectory"], weights=steps["step_rewards"])  # [n] sums
+    return Batch(**steps, rewards=rewards)
 
 
 def grpo_advantages(rewards: Array, config: GRPOConfig) -> Array:
@@ -324,7 +325,7 @@ def grpo_advantages(rewards: Array, config: GRPOConfig) -> Array:
     groups = rewards.reshape(-1, config.G)  # [B, G]
     mean = groups.mean(axis=1, keepdims=True)
     std = groups.std(axis=1, keepdims=True)
-    # The division makes the scale of rewards irrelevant. If all rewards of a group are equal, there
+    # Dividing makes the scale of rewards hardly matter. If all rewards of a group are equal, there
     # is nothing to learn: 1e-4 turns 0 / 0 into 0. (TRL uses the sample deviation, with G - 1.)
     return ((groups - mean) / (std + 1e-4)).reshape(-1)
 
@@ -332,12 +333,12 @@ def grpo_advantages(rewards: Array, config: GRPOConfig) -> Array:
 def kl_divergence(π: Any, π_ref: Array) -> Any:
     """Estimate KL(π ‖ π_ref) at each step, from the probabilities of the action taken: [S] -> [S].
 
-    Over actions a drawn from π, the divergence is the mean of -log(ratio), ratio = π_ref(a) / π(a).
-    Equation 4 of DeepSeekMath, also called k3, adds ratio - 1. That has mean 0, as the mean of the
-    ratio is Σ_a π(a) π_ref(a) / π(a) = Σ_a π_ref(a) = 1, and it makes every term non-negative.
+    The divergence is the mean of -log(ratio) over actions drawn from π, where ratio = π_ref / π for
+    the action drawn. Equation 4 of DeepSeekMath, also called k3, adds ratio - 1. Its mean is 0, as
+    Σ π (π_ref / π) over all actions is Σ π_ref = 1, and no term of the sum is negative.
 
-    As a penalty it is a stand-in: on average over these actions, its gradient, (1 - ratio) ∇log π,
-    is that of KL(π_ref ‖ π), which has the same minimum, but another path to it.
+    As a penalty it is a stand-in: at π = π_old, its gradient (1 - ratio) ∇log π is on average that
+    of KL(π_ref ‖ π), which has the same minimum but approaches it differently.
     """
     ratio = π_ref / π
     return ratio - anp.log(ratio) - 1
@@ -356,14 +357,14 @@ def grpo_objective(θ: Params, batch: Batch, config: GRPOConfig) -> Any:
     A = grpo_advantages(batch.rewards, config)[batch.trajectory]  # [S]
 
     # At the first gradient step on a batch, ρ = 1. Then J = 0 (apart from the divergence), because
-    # the advantages of a group sum to 0. But ∇J is not 0: as ∇ρ = ∇π / π_old = ∇log π, it is the
+    # the advantages of a group sum to 0. But ∇J is not 0. Since ∇ρ = ∇π / π_old = ∇log π, ∇J is the
     # mean of A ∇log π. This is how a classifier learns, with the action taken as the label and A as
     # its weight: where A > 0, the action becomes more likely; where A < 0, less likely.
     #
     # After that step ρ moves away from 1, and a batch says little about policies far from the one
-    # that played it. So once ρ has moved far enough in the right direction, the gradient is 0. If ρ
-    # has moved in the wrong direction, the minimum keeps the gradient that pulls it back, which the
-    # clip alone would not. What the gradient does:
+    # that played it. So once ρ has gone far enough in the right direction, the minimum is constant,
+    # with gradient 0. If it went in the wrong one, there is a gradient to pull it back: with A > 0
+    # and ρ = 0.5, the minimum is 0.5 A; the clip alone would be 0.8 A, a constant. The effect on ρ:
     #
     #                ρ < 1-ε       between       ρ > 1+ε
     #     A > 0      raise ρ       raise ρ      leave it
@@ -373,7 +374,7 @@ def grpo_objective(θ: Params, batch: Batch, config: GRPOConfig) -> Any:
         per_step = per_step - config.β * kl_divergence(π, batch.π_ref)
 
     # Two known biases: dividing by |o_i| makes a step count less in a long trajectory, and dividing
-    # by the standard deviation gives groups whose rewards hardly differ as much weight as others.
+    # by the standard deviation gives a group whose rewards hardly differ as much weight as any.
     # Dr. GRPO (arXiv 2503.20783) drops both divisions.
     length = np.bincount(batch.trajectory)  # [n] |o_i|
     return anp.sum(per_step / length[batch.trajectory]) / len(batch.rewards)
@@ -399,7 +400,7 @@ class AdamWOptimizer:
 
     def __post_init__(self) -> None:
         self.params = dict(self.params)  # so that the caller's dictionary stays as it is
-        self.m: Params = dict.fromkeys(self.params, 0.0)  # running mean of the gradient
+        self.m: Params = dict.fromkeys(self.params, 0.0)  # running mean of the gradient, at first 0
         self.v = self.m.copy()  # running mean of its square
         self.t = 0
 
@@ -420,15 +421,14 @@ class AdamWOptimizer:
 def print_progress(
     i: int, config: GRPOConfig, batch: Batch, reward_val: float, grad_norm: float
 ) -> None:
-    """Print the first batch, then about twenty more: as played, but validated after training."""
+    """Print the first batch and about twenty more. Only validation is after its gradient steps."""
     if i == 0:
         print("      batch      reward  validation    gradient          KL     entropy")
     if i == 0 or (i + 1) % max(1, config.M // 20) == 0:
         kl = kl_divergence(batch.π_old, batch.π_ref).mean()
-        entropy = -np.log(batch.π_old).mean()
         print(
             f"{i + 1:5d}/{config.M:<5d}{batch.rewards.mean():12.3f}{reward_val:12.3f}"
-            f"{grad_norm:12.3f}{kl:12.3f}{entropy:12.3f}",
+            f"{grad_norm:12.3f}{kl:12.3f}{-np.log(batch.π_old).mean():12.3f}",
             flush=True,
         )
 
@@ -437,13 +437,13 @@ def train_grpo(
     optimizer: AdamWOptimizer,
     config: GRPOConfig,
     objective: Callable[[Params, Batch, GRPOConfig], Any] = grpo_objective,
-    report: Callable[..., None] = print_progress,
+    report: Callable[[int, GRPOConfig, Batch, float, float], None] = print_progress,
 ) -> tuple[Params, Array]:
     """Train on M batches; return the parameters, and the validation reward after each batch, [M].
 
-    The learning rate falls linearly towards 0. To train on M more batches, even after an
-    interruption, call this again with the same optimizer. `report` is called after each batch.
-    Raises FloatingPointError if J or its gradient is not finite.
+    The learning rate falls linearly towards 0. To train on M more batches, call this again with the
+    same optimizer, even after an interruption; the learning rate starts over. `report` is called
+    after each batch. Raises FloatingPointError if J or its gradient is not finite.
     """
     rng = np.random.default_rng([config.seed, optimizer.t])  # a second call draws new starts
     rewards_val = np.zeros(config.M)
@@ -461,7 +461,7 @@ def train_grpo(
             descent = {name: -g / shrink for name, g in gradient.items()}
             optimizer.step(descent, lr_scale=1 - i / config.M)
 
-        # Always the same held-out seeds. (Training meets nearly all 9,024 placements of the fleet.)
+        # Always the same seeds. Only seeds are held out: training meets nearly all 9,024 placements.
         rewards_val[i] = rollout(optimizer.params, config, range(config.num_val)).rewards.mean()
         report(i, config, batch, rewards_val[i], norm)
     return dict(optimizer.params), rewards_val
@@ -486,15 +486,15 @@ if __name__ == "__main__":
         print("Interrupted. This is what was learned so far:")
 
     test_seeds = range(2**31, 2**31 + 2000)  # training uses only smaller seeds
-    for when, θ in {"Before": θ_init, "After": optimizer.params}.items():
+    for when, θ in (("Before", θ_init), ("After", optimizer.params)):
         games = rollout(θ, grpo_config, test_seeds)
         shots = len(games.actions) / len(test_seeds)
         print(f"{when} training: score {games.rewards.mean():.3f}, {shots:.1f} shots per game")
 
-    # Replay the first of the games after training.
+    # `games` are now those after training. Replay the first.
     game = BattleshipGame(random_fleet(BattleshipRules(), test_seeds[0])[np.newaxis])
-    for shot, tile in enumerate(games.actions[games.trajectory == 0], 1):
+    for number, tile in enumerate(games.actions[games.trajectory == 0], 1):
         game.fire(np.array([tile]))
-        if shot % 4 == 0 or game.finished():
-            print(f"After {shot} shots (💥 hit, 💦 miss, 🚢 ship, 🌊 water):\n{game}")
+        if number % 4 == 0 or game.finished():
+            print(f"After {number} shots (💥 hit, 💦 miss, 🚢 ship, 🌊 water):\n{game}")
     np.savez("battleship_policy.npz", **optimizer.params)

@@ -1,52 +1,110 @@
-"""Run: what someone sees who types the one command, here with few mini-batches, and who imports."""
+"""Run: what someone sees who types the one command, here with few batches, and who imports."""
 
 import os
 import re
+import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from test_grpo import BATTLESHIP
+
+import microgrpo as m
 
 SCRIPT = Path(__file__).parents[1] / "microgrpo.py"
 
 
-def run(folder: Path, encoding: str, M: int) -> list[str]:
-    """Run a copy of the script, alone in a folder and with few mini-batches, as if piped."""
+def start(folder: Path, M: int) -> "subprocess.Popen[str]":
+    """Start a copy of the script, alone in a folder, as if piped where emoji are unknown."""
     source = SCRIPT.read_text(encoding="utf-8")
-    assert source.count("M: int = 2000") == 1
-    shorter = source.replace("M: int = 2000", f"M: int = {M}")
+    assert source.count("M: int = 1300") == 1
+    shorter = source.replace("M: int = 1300", f"M: int = {M}")
     (folder / "microgrpo.py").write_text(shorter, encoding="utf-8")
-    env = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
-    output = subprocess.run(
-        [sys.executable, "microgrpo.py"], cwd=folder, env=env, capture_output=True, check=True
+    return subprocess.Popen(
+        [sys.executable, "microgrpo.py"],
+        cwd=folder,
+        env=os.environ | {"PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0", "PYTHONUNBUFFERED": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        start_new_session=True,
     )
-    assert not output.stderr
-    return output.stdout.decode(encoding).splitlines()
 
 
-def test_a_run_shows_what_was_learned(tmp_path: Path) -> None:
-    """Calm progress, the score, a game in emoji until the last ship is hit, and the parameters."""
-    lines = run(tmp_path, "utf-8", M=22)
-    assert [int(re.findall(r"\d+", line)[0]) for line in lines[:12]] == [1, *range(2, 23, 2)]
-    assert 0.2 < float(re.findall(r"0\.\d+", lines[12])[0]) < 0.5  # five seeds: 0.276 to 0.287
-    boards = np.array([list(line) for line in lines if line[0] in "🌊🚢💦💥"]).reshape(-1, 25)
-    shots = [int(np.isin(board, ["💦", "💥"]).sum()) for board in boards]
-    assert shots == [*range(4, shots[-1], 4), shots[-1]]
-    assert [("🚢" in board) for board in boards] == [True] * (len(boards) - 1) + [False]
-    with np.load(tmp_path / "battleship_policy.npz") as θ_star:
-        assert {value.dtype for value in θ_star.values()} == {np.dtype(np.float32)}
+def check_result(output: str, θ: m.Params) -> float:
+    """Compare scores, shots and boards with games played again; return the score after training.
+
+    Test seeds are 2**31 .. 2**31 + 1999, and the game shown is the first of them.
+    """
+    printed = re.findall(r"(0\.\d{3})\D+(\d\d\.\d)\D", output)
+    for params, numbers in zip((m.neural_battleship_policy_init(), θ), printed, strict=True):
+        games = m.rollout(params, BATTLESHIP, range(2**31, 2**31 + 2000))
+        assert numbers == (f"{games.rewards.mean():.3f}", f"{len(games.actions) / 2000:.1f}")
+
+    actions = games.actions[games.trajectory == 0]
+    fleet = m.random_fleet(m.BattleshipRules(), 2**31).ravel()
+    boards = np.array([list(row) for row in re.findall("^[🌊🚢💦💥]+$", output, re.MULTILINE)])
+    shown = [*range(4, len(actions), 4), len(actions)]
+    for board, shots in zip(boards.reshape(-1, 25), shown, strict=True):
+        fired = np.isin(np.arange(25), actions[:shots])
+        expected = np.where(fired, np.where(fleet, "💥", "💦"), np.where(fleet, "🚢", "🌊"))
+        assert board.tolist() == expected.tolist()
+    return float(games.rewards.mean())
 
 
-def test_a_run_survives_a_terminal_without_emoji(tmp_path: Path) -> None:
-    """ASCII shows question marks for the tiles of the last board."""
-    assert run(tmp_path, "ascii", M=1)[-5:] == ["?" * 5] * 5
+def load(folder: Path) -> m.Params:
+    """Load the parameters that a script saved."""
+    with np.load(folder / "battleship_policy.npz") as file:
+        return dict(file)
+
+
+def test_a_run_shows_and_saves_what_was_learned(tmp_path: Path) -> None:
+    """Progress, scores and a game; learned from the default rate, B, μ ..., and the reference."""
+    output, errors = start(tmp_path, M=22).communicate()
+    assert not errors
+    batches = [int(number) for number in re.findall(r"^ *(\d+)/22 ", output, re.MULTILINE)]
+    assert batches == list(range(1, 23))
+    θ_star = load(tmp_path)
+    assert check_result(output, θ_star) > 0.28  # eight seeds: 0.316 to 0.340
+
+    optimizer = m.AdamWOptimizer(m.neural_battleship_policy_init(), learning_rate=2e-2)
+    m.train_grpo(optimizer, replace(BATTLESHIP, M=22), report=lambda *_: None)
+    for name, value in optimizer.params.items():
+        np.testing.assert_allclose(θ_star[name], value, atol=1e-5)
+        assert θ_star[name].dtype == np.float32
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no process groups")
+def test_ctrl_c_ends_training_and_nothing_else(tmp_path: Path) -> None:
+    """What was learned so far is scored, shown and saved. Progress comes through a pipe at once."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+    process = start(tmp_path, M=400)
+    assert process.stdout
+    progress = [process.stdout.readline() for _ in range(3)]  # the header, and batches 1 and 20
+    assert "20/400" in progress[-1]
+    os.killpg(process.pid, signal.SIGINT)
+    output, errors = process.communicate()
+    assert not errors
+    assert "400/400" not in output
+    assert process.returncode == 0
+    assert check_result(output, load(tmp_path)) > 0.3  # eight seeds: 0.355 to 0.371
+
+
+def test_a_folder_that_takes_no_file_costs_only_the_file(tmp_path: Path) -> None:
+    """Score and game are shown first. A directory is in the way: root may write anywhere else."""
+    (tmp_path / "battleship_policy.npz").mkdir()
+    output, errors = start(tmp_path, M=1).communicate()
+    assert "battleship_policy.npz" in errors
+    optimizer = m.AdamWOptimizer(m.neural_battleship_policy_init())
+    check_result(output, m.train_grpo(optimizer, replace(BATTLESHIP, M=1))[0])
 
 
 @pytest.mark.parametrize(("before", "threads"), [({}, "1"), ({"OMP_NUM_THREADS": "3"}, "3")])
 def test_numpy_is_imported_with_one_thread(before: dict[str, str], threads: str) -> None:
-    """By whoever imports the file too, unless they said otherwise before."""
+    """By whoever imports the file too, unless they set another number before."""
     env = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"} | before
     watch = "lambda _, args: args[0] == 'numpy' and print(os.environ.get('OMP_NUM_THREADS'))"
     code = f"import os, sys; sys.addaudithook({watch}); import microgrpo".encode()

@@ -1,29 +1,24 @@
-# /// script
-# requires-python = ">=3.11"
-# dependencies = ["autograd>=1.7", "numpy>=2", "pytest>=8"]
-# ///
-"""Measure where the time goes: `uv run .github/benchmark.py`, less than a minute on one idle core.
+"""Measure where the time goes: `uv run tests/experiments/benchmark.py`, two minutes on one core.
 
-Seconds depend on the machine and on what else it does; the ratios within one run hardly do.
+All times are CPU time. They depend on the machine; their ratios within one run hardly do.
 """
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import autograd.numpy as anp
 import numpy as np
 from autograd import value_and_grad
-
-ROOT = Path(__file__).parents[1]
-sys.path += [str(ROOT), str(ROOT / "tests")]
-
-from test_grpo import literal_objective
+from results import write_section
 
 import microgrpo as m
 
@@ -32,90 +27,177 @@ DEFAULT = m.GRPOConfig(
     policy=m.neural_battleship_policy,
     reference_policy=m.reference_battleship_policy,
 )
-LEARNING_RATE = 1.5e-2
-objective_and_gradient = value_and_grad(m.grpo_objective)
 
 
 def milliseconds(work: Callable[[], Any], repeats: int = 15) -> float:
-    """Time some work, after a warm-up: the median of a few repeats."""
-    work()
+    """Return the shortest CPU time of a few repeats; the others were disturbed more."""
     times = []
     for _ in range(repeats):
-        start = time.perf_counter()
+        start = time.process_time()
         work()
-        times.append(time.perf_counter() - start)
-    return 1e3 * float(np.median(times))
+        times.append(1000 * (time.process_time() - start))
+    return min(times)
 
 
-def parts_of_a_mini_batch(config: m.GRPOConfig, θ: m.Params) -> dict[str, float]:
-    """Milliseconds of each part of a mini-batch, and its number of steps."""
-    fresh = iter(range(config.num_val, 10**9))
+# %% Parts of a batch
+
+
+def parts_of_a_batch(config: m.GRPOConfig, θ: m.Params) -> dict[str, float]:
+    """Return how long a batch takes, the share of each part, and what a step costs."""
+    rng = np.random.default_rng(0)
 
     def play() -> m.Batch:
-        starts = [next(fresh) for _ in range(config.B)]
+        starts = rng.integers(config.num_val, 2**31, config.B)
         return m.rollout(θ, config, np.repeat(starts, config.G))
 
     batch = play()
+    gradient = value_and_grad(m.grpo_objective)
+    rollouts = milliseconds(play)
+    gradients = config.μ * milliseconds(lambda: gradient(θ, batch, config))
+    validation = milliseconds(lambda: m.rollout(θ, config, range(config.num_val)))
+    total = rollouts + gradients + validation
     return {
-        "steps": batch.actions.size,
-        "rollouts": milliseconds(play),
-        "gradient": config.μ * milliseconds(lambda: objective_and_gradient(θ, batch, config)),
-        "validation": milliseconds(lambda: m.rollout(θ, config, range(config.num_val))),
+        "steps": len(batch.actions),
+        "rollouts, %": round(100 * rollouts / total, 1),
+        "gradients, %": round(100 * gradients / total, 1),
+        "validation, %": round(100 * validation / total, 1),
+        "CPU ms": round(total, 2),
+        "µs per step": round(1000 * (rollouts + gradients) / len(batch.actions), 2),
     }
 
 
-def show_parts(name: str, config: m.GRPOConfig, θ: m.Params) -> None:
-    """Print one row: where a mini-batch spends its time, and what a step of a game costs."""
-    parts = parts_of_a_mini_batch(config, θ)
-    steps = parts.pop("steps")
-    total = sum(parts.values())
-    shares = "".join(f"{value / total:14.0%}" for value in parts.values())
-    per_step = 1e3 * (total - parts["validation"]) / steps
-    print(f"{name:28}{steps:8.0f}{total:10.1f} ms{shares}{per_step:12.2f} µs")
+def measure_parts() -> dict[str, dict[str, float]]:
+    """Measure the default batch, and how it grows with its size, the network and the board."""
+    optimizer = m.AdamWOptimizer(m.neural_battleship_policy_init())
+    m.train_grpo(optimizer, replace(DEFAULT, M=150), report=lambda *_: None)
+    θ = optimizer.params  # of some experience, as in most of training
+
+    table = {"default": parts_of_a_batch(DEFAULT, θ)}
+    for B in (16, 32, 128):
+        table[f"B={B}"] = parts_of_a_batch(replace(DEFAULT, B=B), θ)
+    for hidden in (32, 128, 512):
+        random_θ = m.neural_battleship_policy_init(hidden=hidden)
+        table[f"hidden={hidden}, untrained"] = parts_of_a_batch(DEFAULT, random_θ)
+    for side, ships in {6: (2, 3, 3), 8: (2, 3, 3, 4), 10: (5, 4, 3, 3, 2)}.items():
+        rules = m.BattleshipRules(side, ships)
+        config = replace(DEFAULT, environment=partial(m.BattleshipEnv, rules=rules))
+        random_θ = m.neural_battleship_policy_init(rules)
+        table[f"{side} x {side}, untrained"] = parts_of_a_batch(config, random_θ)
+    return table
 
 
-def time_to(score: float) -> None:
-    """Print how long the default run takes until its held-out score, smoothed, gets there."""
-    smoothed = 0.0
-    start = time.perf_counter()
+# %% One gradient step: its matrix products, and the same in loops
 
-    def stop_there(i: int, metrics: dict[str, Any]) -> None:
-        nonlocal smoothed
-        smoothed = 0.8 * smoothed + 0.2 * metrics["reward_val"]
-        if smoothed >= score:
-            print(f"Time to {score}: {time.perf_counter() - start:.1f} s, {i + 1} mini-batches.\n")
-            raise StopIteration
 
-    optimizer = m.AdamWOptimizer(m.neural_battleship_policy_init(), LEARNING_RATE)
-    try:
-        m.train_grpo(optimizer, DEFAULT, report=stop_there)
-    except StopIteration:
-        return
+def time_of_matrix_products(θ: m.Params, steps: int) -> float:
+    """Return the milliseconds of the products in the objective and its gradient, alone."""
+    x = np.ones((steps, len(θ["W1"])), np.float32)
+    h = np.ones((steps, len(θ["b1"])), np.float32)
+    d = np.ones((steps, θ["W2"].shape[1]), np.float32)
+
+    def multiply() -> None:
+        x @ θ["W1"]
+        h @ θ["W2"]
+        h.T @ d
+        d @ θ["W2"].T
+        x.T @ h
+
+    return milliseconds(multiply)
+
+
+def loop_objective(θ: m.Params, batch: m.Batch, config: m.GRPOConfig) -> Any:
+    """Return J as equation 3 of DeepSeekMath is printed, one trajectory and step at a time."""
+    steps_of: list[list[int]] = [[] for _ in batch.rewards]
+    for step, trajectory in enumerate(batch.trajectory):
+        steps_of[trajectory].append(step)
+
+    J = 0.0
+    for i, steps in enumerate(steps_of):
+        first = i - i % config.G
+        group = batch.rewards[first : first + config.G]
+        A = (batch.rewards[i] - group.mean()) / (group.std() + 1e-4)
+        for step in steps:
+            π = config.policy(θ, batch.observations[step])[batch.actions[step]]
+            ρ = π / batch.π_old[step]
+            clipped = anp.clip(ρ, 1 - config.ε, 1 + config.ε)
+            ratio = batch.π_ref[step] / π
+            kl = ratio - anp.log(ratio) - 1
+            term = anp.minimum(ρ * A, clipped * A) - config.β * kl
+            J = J + term / len(steps) / len(steps_of)
+    return J
+
+
+def measure_gradient_step() -> dict[str, dict[str, float]]:
+    """Measure the objective and its gradient, matrix products alone, and both in loops."""
+    θ = m.neural_battleship_policy_init()
+    batch = m.rollout(θ, DEFAULT, np.repeat(range(1000, 1000 + DEFAULT.B), DEFAULT.G))
+    whole = value_and_grad(m.grpo_objective)
+    loops = value_and_grad(loop_objective)
+    if abs(whole(θ, batch, DEFAULT)[0] - loops(θ, batch, DEFAULT)[0]) > 1e-6:
+        raise ValueError("the loops compute something else")
+    times = {
+        "objective and gradient": milliseconds(lambda: whole(θ, batch, DEFAULT)),
+        "their matrix products alone": time_of_matrix_products(θ, len(batch.actions)),
+        "the same in loops": milliseconds(lambda: loops(θ, batch, DEFAULT), repeats=1),
+    }
+    ours = times["objective and gradient"]
+    return {
+        name: {"CPU ms": round(time, 2), "ratio": round(time / ours, 3)}
+        for name, time in times.items()
+    }
+
+
+# %% The line that makes glibc keep its memory
+
+MEMORY_LINE = "np.empty(30 * 2**20, np.uint8)\n"
+COUNT_FAULTS = """
+import resource, time
+
+config = GRPOConfig(BattleshipEnv, neural_battleship_policy, reference_battleship_policy, M=120)
+marks = []
+
+def mark(i, *_):
+    marks.append((time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_minflt))
+
+train_grpo(AdamWOptimizer(neural_battleship_policy_init()), config, report=mark)
+milliseconds = 1000 * (marks[-1][0] - marks[19][0]) / 100
+faults = (marks[-1][1] - marks[19][1]) / 100
+print(milliseconds, faults)
+"""
+
+
+def batches_in_a_new_process(source: str) -> tuple[float, float]:
+    """Return CPU milliseconds and page faults per batch, over 100 batches after the first 20."""
+    command = [sys.executable, "-c", source + COUNT_FAULTS]
+    printed = subprocess.check_output(command, text=True)  # noqa: S603 - it is our own code
+    milliseconds, faults = printed.split()
+    return float(milliseconds), float(faults)
+
+
+def measure_memory() -> dict[str, dict[str, list[float]]]:
+    """Train with and without the line, in turns. The difference is that of Linux with glibc."""
+    with_line = Path(m.__file__).read_text(encoding="utf-8").split("if __name__ ==")[0]
+    without_line = with_line.replace(MEMORY_LINE, "")
+    if without_line == with_line:
+        raise ValueError("the line is not in microgrpo.py")
+    table: dict[str, dict[str, list[float]]] = {}
+    for _ in range(5):
+        for name, source in {"with": with_line, "without": without_line}.items():
+            milliseconds, faults = batches_in_a_new_process(source)
+            row = table.setdefault(name, {"CPU ms": [], "page faults": []})
+            row["CPU ms"].append(round(milliseconds, 2))
+            row["page faults"].append(round(faults))
+    return table
 
 
 if __name__ == "__main__":
-    time_to(0.48)
-
-    # A policy of some experience, as training mostly has.
-    optimizer = m.AdamWOptimizer(m.neural_battleship_policy_init(), LEARNING_RATE)
-    m.train_grpo(optimizer, replace(DEFAULT, M=300), report=lambda *_: None)
-    θ = optimizer.params
-
-    header = "".join(f"{name:>14}" for name in ("rollouts", "gradient", "validation"))
-    print(f"{'a mini-batch':28}{'steps':>8}{'time':>13}{header}{'per step':>15}")
-    show_parts("default", DEFAULT, θ)
-    for B in (8, 16, 64):
-        show_parts(f"B={B}", replace(DEFAULT, B=B), θ)
-    for hidden in (32, 64, 256):
-        show_parts(f"hidden={hidden}", DEFAULT, m.neural_battleship_policy_init(hidden=hidden))
-    show_parts("hidden=128, untrained", DEFAULT, m.neural_battleship_policy_init())
-    for side, ships in ((6, (2, 3, 3)), (8, (2, 3, 3, 4)), (10, (5, 4, 3, 3, 2))):
-        rules = m.BattleshipRules(side, ships)
-        board = replace(DEFAULT, environment=lambda n, rules=rules: m.BattleshipEnv(n, rules))
-        show_parts(f"{side} x {side}, untrained", board, m.neural_battleship_policy_init(rules))
-
-    batch = m.rollout(θ, DEFAULT, np.repeat(range(1000, 1000 + DEFAULT.B), DEFAULT.G))
-    ours = milliseconds(lambda: objective_and_gradient(θ, batch, DEFAULT))
-    loops = milliseconds(lambda: literal_objective(θ, batch, DEFAULT), repeats=1)
-    print(f"\nObjective as nested loops (no gradient): {loops / ours:.0f} times the objective and")
-    print(f"gradient in one batch ({ours:.1f} ms for {batch.actions.size} steps).")
+    speed: dict[str, dict[str, Any]] = {
+        "parts": measure_parts(),
+        "gradient step": measure_gradient_step(),
+        "memory": measure_memory(),
+    }
+    for section, table in speed.items():
+        print(section)
+        for name, row in table.items():
+            print(f"  {name:24}{row}")
+    write_section("speed", speed)

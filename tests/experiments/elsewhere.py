@@ -1,19 +1,15 @@
-# /// script
-# requires-python = ">=3.11"
-# dependencies = ["autograd>=1.7", "gymnasium>=1.2", "numpy>=2"]
-# ///
-"""The same trainer on games that no one here wrote, from Gymnasium.
+"""Train on games from Gymnasium, and compare with the optimum or with a published agent.
 
-`uv run .github/elsewhere.py` trains three seeds of each, and prints their scores beside the optimum
-or a published agent; name one or more games to train only these. Settings were chosen on seeds from
-100 up, and not on 0, 1 and 2, which are reported.
+`uv run tests/experiments/elsewhere.py CartPole-v1` trains on one game with several seeds; without
+a name, on all of them. `experiments.py elsewhere` keeps the results. Settings were chosen on seeds
+from 100 up; the seeds reported start at 0.
 """
 
 import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -25,43 +21,20 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import VectorWrapper
 
-sys.path.append(str(Path(__file__).parents[1]))
+sys.path.append(str(Path(__file__).parents[1] / "examples"))
+
+from cartpole import Rest
 
 import microgrpo as m
 
-SEEDS = (0, 1, 2)
-
-# %% Environments: what the trainer is given
-
-
-class Rest(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """After its end an episode rests, at no cost, until the next reset with a seed.
-
-    Automatic resets come without a seed, and would start an episode that nobody learns from.
-    """
-
-    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
-        """Start an episode, if there is a seed."""
-        if seed is None:
-            return self.end[0], {}
-        self.end: Any = None
-        return self.env.reset(seed=seed, options=options)
-
-    def step(self, action: Any) -> Any:
-        """Take an action, if the episode is not over."""
-        if self.end is not None:
-            return self.end
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        if terminated or truncated:
-            self.end = observation, 0.0, terminated, truncated, {}
-        return observation, reward, terminated, truncated, info
+# %% Environments
 
 
 class MaskInObservation(VectorWrapper[Any, Any, Any, Any, Any]):
-    """Put the mask of possible actions beside the state: [n, 1 + actions]."""
+    """Make observations of the state and the mask of legal actions: [n, 1 + actions]."""
 
     def reset(self, **seed_and_options: Any) -> tuple[m.Array, dict[str, Any]]:
-        """Start episodes."""
+        """Start an episode for each seed."""
         states, info = self.env.reset(**seed_and_options)
         return np.column_stack([states, info["action_mask"]]), info
 
@@ -71,89 +44,59 @@ class MaskInObservation(VectorWrapper[Any, Any, Any, Any, Any]):
         return np.column_stack([states, info["action_mask"]]), *rest, info
 
 
-class Count(VectorWrapper[Any, Any, Any, Any, Any]):
-    """Count steps: one of n episodes in lockstep counts n, those that have ended included."""
-
-    steps = 0  # of all environments together
-
-    def step(self, actions: m.Array) -> Any:
-        """Take an action in each episode."""
-        Count.steps += self.num_envs
-        return self.env.step(actions)
-
-
-@lru_cache  # they are made once, and then reset
+@lru_cache  # environments are slow to make, and each reset starts them afresh
 def environments(name: str, n: int) -> Any:
-    """Make n environments in lockstep."""
+    """Return n environments in lockstep."""
     made: Any = gymnasium.make_vec(name, n, vectorization_mode="sync", wrappers=[Rest])
-    if name.startswith("Taxi"):
-        made = MaskInObservation(made)
-    return Count(made)
+    return MaskInObservation(made) if name.startswith("Taxi") else made
 
 
-# %% Policies: a table for states that are numbers, a network for vectors
+# %% Policies
 
 
 def softmax(logits: Any) -> Any:
-    """Turn numbers [..., actions] into probabilities."""
+    """Turn logits [..., actions] into probabilities."""
     p = anp.exp(logits)
     return p / anp.sum(p, axis=-1, keepdims=True)
 
 
-def table(θ: m.Params, state: m.Array) -> Any:
-    """Look up the state, [n] -> [n, actions]."""
+def table_policy(θ: m.Params, state: m.Array) -> Any:
+    """Look up the logits of each state: [n] -> [n, actions]."""
     return softmax(θ["table"][state])
 
 
-def masked_table(θ: m.Params, observation: m.Array) -> Any:
-    """Look up the state, and leave out what its mask does: [n, 1 + actions] -> [n, actions]."""
+def masked_table_policy(θ: m.Params, observation: m.Array) -> Any:
+    """Look up the logits, with probability 0 for illegal actions: [n, 1 + actions] -> [n, actions].
+
+    The first number of an observation is the state, the others are the mask.
+    """
     state, mask = observation[:, 0], observation[:, 1:]
     return softmax(θ["table"][state] - 1e9 * (mask == 0))
 
 
-def network(θ: m.Params, observation: m.Array, scale: Any = 1.0) -> Any:
-    """Think for one layer, [n, numbers] -> [n, actions]."""
-    return softmax(anp.tanh(observation / scale @ θ["W1"] + θ["b1"]) @ θ["W2"])
+def network_policy(θ: m.Params, observation: m.Array) -> Any:
+    """Apply a network with one hidden layer: [n, numbers] -> [n, actions]."""
+    return softmax(anp.tanh(observation @ θ["W1"] + θ["b1"]) @ θ["W2"])
 
 
-def table_init(states: int, actions: int) -> Callable[[int], m.Params]:
-    """Tell how to start: with equal probabilities."""
-    return lambda _: {"table": np.zeros((states, actions))}
+def acrobot_policy(θ: m.Params, observation: m.Array) -> Any:
+    """Apply the network to sines and cosines of two angles, and to both speeds, scaled down."""
+    return network_policy(θ, observation / np.array([1, 1, 1, 1, 2, 4]))
 
 
-def network_init(inputs: int, hidden: int, actions: int) -> Callable[[int], m.Params]:
-    """Tell how to start: with nearly equal probabilities."""
-
-    def init(seed: int) -> m.Params:
-        rng = np.random.default_rng(seed)
-        return {
-            "W1": rng.normal(size=(inputs, hidden)),
-            "b1": np.zeros(hidden),
-            "W2": rng.normal(scale=0.1 * hidden**-0.5, size=(hidden, actions)),
-        }
-
-    return init
+def table_init(_: int, states: int, actions: int) -> m.Params:
+    """Return a table that gives all actions the same probability."""
+    return {"table": np.zeros((states, actions))}
 
 
-# %% Yardsticks
-
-
-def optimum(name: str) -> float:
-    """Return what the best play earns on average until the time limit, by dynamic programming."""
-    game: Any = gymnasium.make(name)
-    transitions = game.unwrapped.P  # [state][action]: list of (probability, next, reward, ended)
-    value = np.zeros(len(transitions))  # of a state with no time left
-    for _ in range(game.spec.max_episode_steps):
-        value = np.array(
-            [
-                max(
-                    sum(p * (r + (not ended) * value[s]) for p, s, r, ended in outcomes)
-                    for outcomes in transitions[state].values()
-                )
-                for state in range(len(transitions))
-            ]
-        )
-    return float(game.unwrapped.initial_state_distrib @ value)
+def network_init(seed: int, inputs: int, actions: int, hidden: int = 32) -> m.Params:
+    """Draw the parameters of a network that gives all actions nearly the same probability."""
+    rng = np.random.default_rng(seed)
+    return {
+        "W1": rng.normal(size=(inputs, hidden)),
+        "b1": np.zeros(hidden),
+        "W2": rng.normal(scale=0.1 * hidden**-0.5, size=(hidden, actions)),
+    }
 
 
 # %% Games
@@ -161,104 +104,131 @@ def optimum(name: str) -> float:
 
 @dataclass(frozen=True)
 class Game:
-    """What to train, from where and how fast, and what to compare with."""
+    """How to train on a game, and how often."""
 
-    config: m.GRPOConfig
+    policy: Callable[[m.Params, m.Array], Any]
     init: Callable[[int], m.Params]  # seed -> parameters
     learning_rate: float
-    yardstick: Callable[[], float]
-    yardstick_text: str
-    test: int = 1000  # episodes
+    G: int
+    B: int
+    M: int
+    seeds: int = 3
+    test_episodes: int = 1000
 
 
-def game(name: str, policy: Any, settings: dict[str, Any], *arguments: Any, **more: Any) -> Game:
-    """Describe one of Gymnasium's games, with environments that are kept between rollouts."""
-    config = m.GRPOConfig(partial(environments, name), policy, num_val=1, **settings)
-    return Game(config, *arguments, **more)
-
-
-BEST = "optimum, by dynamic programming"
-ACROBOT_SCALE = np.array([1, 1, 1, 1, 4, 9.0])
 GAMES = {
-    "Taxi-v4": game(
-        "Taxi-v4",
-        masked_table,
-        dict(G=16, B=16, M=100, μ=4),
-        table_init(500, 6),
-        0.3,
-        partial(optimum, "Taxi-v4"),
-        BEST,
+    "Taxi-v4": Game(
+        masked_table_policy,
+        partial(table_init, states=500, actions=6),
+        learning_rate=0.3,
+        G=16,
+        B=16,
+        M=100,
     ),
-    "FrozenLake-v1": game(
-        "FrozenLake-v1",
-        table,
-        dict(G=64, B=4, M=150, μ=4),
-        table_init(16, 4),
-        0.05,
-        partial(optimum, "FrozenLake-v1"),
-        BEST,
+    "FrozenLake-v1": Game(
+        table_policy,
+        partial(table_init, states=16, actions=4),
+        learning_rate=0.05,
+        G=64,
+        B=4,
+        M=150,
     ),
-    "FrozenLake8x8-v1": game(
-        "FrozenLake8x8-v1",
-        table,
-        dict(G=64, B=4, M=100, μ=4),
-        table_init(64, 4),
-        0.1,
-        partial(optimum, "FrozenLake8x8-v1"),
-        BEST,
+    "FrozenLake8x8-v1": Game(
+        table_policy,
+        partial(table_init, states=64, actions=4),
+        learning_rate=0.03,
+        G=64,
+        B=4,
+        M=200,
+        seeds=5,
     ),
-    "CartPole-v1": game(
-        "CartPole-v1",
-        network,
-        dict(G=8, B=4, M=60, μ=4),
-        network_init(4, 32, 2),
-        0.01,
-        lambda: 488.75,
-        "CleanRL's PPO: 488.75 ± 18.40",
+    "CartPole-v1": Game(
+        network_policy,
+        partial(network_init, inputs=4, actions=2),
+        learning_rate=0.01,
+        G=8,
+        B=4,
+        M=60,
     ),
-    "Acrobot-v1": game(
-        "Acrobot-v1",
-        partial(network, scale=ACROBOT_SCALE),
-        dict(G=16, B=2, M=100, μ=4),
-        network_init(6, 32, 3),
-        0.01,
-        lambda: -82.48,
-        "CleanRL's PPO: -82.48 ± 5.93",
-        test=200,
+    "Acrobot-v1": Game(
+        acrobot_policy,
+        partial(network_init, inputs=6, actions=3),
+        learning_rate=0.01,
+        G=16,
+        B=2,
+        M=150,
+        test_episodes=200,
     ),
 }
 
-
-def mean_reward(θ: m.Params, config: m.GRPOConfig, episodes: int) -> float:
-    """Average the rewards of some episodes, in the environments that training made."""
-    n = config.G * config.B
-    parts = [range(2**31 + i, 2**31 + min(i + n, episodes)) for i in range(0, episodes, n)]
-    return float(np.concatenate([m.rollout(θ, config, s).rewards for s in parts]).mean())
+# The mean returns that CleanRL documents for its ppo.py, after 500,000 steps.
+CLEANRL_PPO = {"CartPole-v1": 488.75, "Acrobot-v1": -82.48}
 
 
-def measure(seed: int, name: str) -> dict[str, Any]:
-    """Train with this seed; return scores before and after on seeds that training never draws."""
-    g = GAMES[name]
-    config = replace(g.config, seed=seed)
-    environments.cache_clear()
-    θ_init = g.init(seed)
-    steps = Count.steps
+def optimum(name: str) -> float:
+    """Return what the best play earns on average until the time limit, by dynamic programming."""
+    game: Any = gymnasium.make(name)
+    transitions = game.unwrapped.P  # [state][action]: list of (probability, next, reward, ended)
+    value = np.zeros(len(transitions))  # with no time left
+    for _ in range(game.spec.max_episode_steps):
+        with_less_time = value
+        value = np.zeros(len(transitions))
+        for state, outcomes_by_action in transitions.items():
+            value[state] = max(
+                sum(p * (r + (not ended) * with_less_time[s]) for p, s, r, ended in outcomes)
+                for outcomes in outcomes_by_action.values()
+            )
+    return float(game.unwrapped.initial_state_distrib @ value)
+
+
+def compare_with(name: str) -> float:
+    """Return the published mean return of a game, or else its optimum."""
+    return CLEANRL_PPO[name] if name in CLEANRL_PPO else round(optimum(name), 4)
+
+
+def mean_return(θ: m.Params, config: m.GRPOConfig, episodes: int) -> float:
+    """Average the returns of episodes with seeds that training never draws."""
+    n = config.G * config.B  # as many environments as in training, which have been made
+    returns: list[float] = []
+    for first in range(0, episodes, n):
+        seeds = range(2**31 + first, 2**31 + min(first + n, episodes))
+        returns += m.rollout(θ, config, seeds).rewards.tolist()
+    return float(np.mean(returns))
+
+
+def measure(name: str, seed: int) -> dict[str, float]:
+    """Train with one seed; return the mean return before and after, and what training took."""
+    game = GAMES[name]
+    config = m.GRPOConfig(
+        partial(environments, name),
+        game.policy,
+        G=game.G,
+        B=game.B,
+        M=game.M,
+        μ=4,
+        num_val=1,
+        seed=seed,
+    )
+    θ_init = game.init(seed)
+    optimizer = m.AdamWOptimizer(θ_init, game.learning_rate)
+    steps = 0
+
+    def count_steps(_i: int, _config: m.GRPOConfig, batch: m.Batch, *_: float) -> None:
+        nonlocal steps
+        steps += len(batch.actions)
+
     start = time.process_time()
-    optimizer = m.AdamWOptimizer(θ_init, g.learning_rate)
-    θ_star, _ = m.train_grpo(optimizer, config, report=lambda *_: None)
+    θ_star, _ = m.train_grpo(optimizer, config, report=count_steps)
     seconds = time.process_time() - start
-    steps = Count.steps - steps
     return {
-        "before": mean_reward(θ_init, config, g.test),
-        "after": mean_reward(θ_star, config, g.test),
-        "yardstick": g.yardstick(),
-        "text": g.yardstick_text,
-        "steps": steps,
-        "seconds": seconds,
+        "untrained": round(mean_return(θ_init, config, game.test_episodes), 4),
+        "trained": round(mean_return(θ_star, config, game.test_episodes), 4),
+        "million steps": round(steps / 1e6, 3),
+        "CPU seconds": round(seconds, 1),
     }
 
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or GAMES:
-        for seed in SEEDS:
-            print(name, seed, measure(seed, name), flush=True)
+        for seed in range(GAMES[name].seeds):
+            print(name, seed, measure(name, seed), flush=True)

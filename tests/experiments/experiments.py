@@ -1,22 +1,16 @@
-# /// script
-# requires-python = ">=3.11"
-# dependencies = ["autograd>=1.7", "gymnasium>=1.2", "numpy>=2", "pytest>=8"]
-# ///
-"""Measure every result that the README quotes, and keep them in `results.json` beside this file.
+"""Measure what the results page quotes, and keep it in `results.json` beside this file.
 
-`uv run .github/experiments.py` takes about an hour on two cores. Name one or more of seeds,
-symmetric, learning_rates, ablations, boards and elsewhere to measure only these.
+`uv run tests/experiments/experiments.py` takes about an hour on two cores. To measure only a part,
+name it: seeds, symmetric, learning_rates, ablations, boards or elsewhere.
 """
 
-import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from functools import cache
-from itertools import product
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,45 +19,47 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # one core for each process
 import autograd.numpy as anp
 import numpy as np
 
-ROOT = Path(__file__).parents[1]
-RESULTS = Path(__file__).with_name("results.json")
-sys.path += [str(ROOT), str(ROOT / "tests")]
+sys.path.append(str(Path(__file__).parents[1]))
+sys.path.append(str(Path(__file__).parents[1] / "examples"))
 
-from elsewhere import GAMES, measure
-from readme import run_block
+import elsewhere
+from results import read_results, write_section
+from symmetric import symmetric_battleship_policy, symmetric_battleship_policy_init
 from test_references import all_placements, beside_a_hit
+from variants import (
+    cispo_objective,
+    dapo_objective,
+    dr_grpo_objective,
+    gspo_objective,
+    k2_objective,
+    rloo_objective,
+)
 
 import microgrpo as m
 
-LEARNING_RATE = 1.5e-2
-SYMMETRIC_LEARNING_RATE = 2e-2
 DEFAULT = m.GRPOConfig(
     environment=m.BattleshipEnv,
     policy=m.neural_battleship_policy,
     reference_policy=m.reference_battleship_policy,
 )
-results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+DEFAULT_LEARNING_RATE = 2e-2
+SYMMETRIC = {
+    "policy": symmetric_battleship_policy,
+    "init": symmetric_battleship_policy_init,
+}
 
 
-@cache
-def readme(name: str) -> Any:
-    """Give an objective or the symmetric policy, just as the README has it."""
-    if "symmetric" in name:
-        return run_block("def symmetric_battleship_policy", **{"M=100": "M=1"})[name]
-    return run_block("def dapo_objective")[name]
+def run_all(pool: ProcessPoolExecutor, jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Train once for each job, which holds the arguments of `train`."""
+    futures = [pool.submit(train, **job) for job in jobs]
+    return [future.result() for future in futures]
 
 
-def undivided_objective(θ: m.Params, batch: m.Batch, config: m.GRPOConfig) -> Any:
-    """GRPO without the divergence and without the division by the standard deviation."""
-    ρ = readme("probabilities")(θ, batch, config) / batch.π_old
-    A = readme("centred")(batch, config)[batch.trajectory]
-    length = np.bincount(batch.trajectory)[batch.trajectory]
-    per_step = readme("clipped")(ρ, A, config.ε, config.ε) / length
-    return anp.sum(per_step) / len(batch.rewards)
+# %% One run on the default rules
 
 
 class EveryFleet(m.BattleshipEnv):
-    """Battleship on one of the 9,024 legal placements: the seed says which."""
+    """Battleship in which the seed is the number of one of the 9,024 legal placements."""
 
     def reset(self, *, seed: Iterable[int]) -> tuple[m.Array, dict[str, Any]]:
         """Hide the placements with these numbers."""
@@ -71,176 +67,177 @@ class EveryFleet(m.BattleshipEnv):
         return self.observations(), {}
 
 
-def exact_score(θ: m.Params, config: m.GRPOConfig) -> float:
-    """Average the scores of a game on each of the 9,024 placements."""
-    every_fleet = replace(config, environment=EveryFleet)
-    return float(m.rollout(θ, every_fleet, range(len(all_placements()))).rewards.mean())
-
-
-def quiet_train(
-    optimizer: m.AdamWOptimizer, config: m.GRPOConfig, objective: Callable[..., Any] | None = None
-) -> tuple[m.Params, m.Array, float]:
-    """Train without a report; return θ_star, rewards_val and the CPU seconds it took."""
-    start = time.process_time()
-    θ_star, rewards_val = m.train_grpo(optimizer, config, objective, report=lambda *_: None)
-    return θ_star, rewards_val, time.process_time() - start
-
-
-def train(job: dict[str, Any]) -> dict[str, Any]:
-    """Train with the changes of a job; return score, CPU seconds, curve and a game.
-
-    A job may hold learning_rate, objective (a name), symmetric, and fields of the configuration.
-    """
-    changes = dict(job)
-    symmetric = changes.pop("symmetric", False)
-    learning_rate = changes.pop("learning_rate", LEARNING_RATE)
-    objective = changes.pop("objective", None)
-    if objective is not None:
-        objective = undivided_objective if objective == "undivided" else readme(objective)
-
+def train(
+    learning_rate: float = DEFAULT_LEARNING_RATE,
+    objective: Callable[..., Any] = m.grpo_objective,
+    init: Callable[..., m.Params] = m.neural_battleship_policy_init,
+    **changes: Any,
+) -> dict[str, Any]:
+    """Train with changes to the default configuration; return what came of it."""
     config = replace(DEFAULT, **changes)
-    init = m.neural_battleship_policy_init
-    if symmetric:
-        config = replace(config, policy=readme("symmetric_battleship_policy"))
-        init = readme("symmetric_battleship_policy_init")
     optimizer = m.AdamWOptimizer(init(seed=config.seed), learning_rate)
-    θ_star, rewards_val, seconds = quiet_train(optimizer, config, objective)
+    seconds = []
+    start = time.process_time()
+
+    def note_the_time(*_: Any) -> None:
+        seconds.append(time.process_time() - start)
+
+    θ_star, rewards_val = m.train_grpo(optimizer, config, objective, report=note_the_time)
+
+    every_placement = range(len(all_placements()))
+    games = m.rollout(θ_star, replace(config, environment=EveryFleet), every_placement)
+    reached = first_batch_at(0.48, rewards_val)
     return {
-        "score": round(exact_score(θ_star, config), 4),
-        "seconds": round(seconds),
+        "score": round(float(games.rewards.mean()), 4),
+        "shots": round(len(games.actions) / len(games.rewards), 2),
+        "CPU seconds": round(seconds[-1], 1),
+        "batches to 0.48": reached,
+        "CPU seconds to 0.48": reached and round(seconds[reached - 1], 1),
         "curve": [round(float(part.mean()), 4) for part in np.array_split(rewards_val, 100)],
-        "to_0.48": mini_batches_to(0.48, rewards_val),
-        "game": [] if symmetric else likeliest_shots(θ_star),
+        "game": play_likeliest_shots(config.policy, θ_star),
     }
 
 
-def likeliest_shots(θ: m.Params, seed: int = 2**31 + 3) -> list[dict[str, Any]]:
-    """Play one game, always the likeliest shot; keep board and probabilities before each."""
-    environment = m.BattleshipEnv(num_envs=1)
-    board, _ = environment.reset(seed=[seed])
-    game = []
-    while not environment.game.finished().all():
-        π = m.neural_battleship_policy(θ, board).ravel()
-        shot = int(π.argmax())
-        seen = board.astype(int).ravel().tolist()
-        game.append({"board": seen, "policy": [round(float(p), 4) for p in π], "shot": shot})
-        board, *_ = environment.step(np.array([shot]))
-    return game
-
-
-def mini_batches_to(score: float, rewards_val: m.Array) -> int | None:
-    """Count the mini-batches until the held-out score, exponentially smoothed, gets there."""
+def first_batch_at(score: float, rewards_val: m.Array) -> int | None:
+    """Return the number of the batch after which the smoothed validation score gets there."""
     smoothed = 0.0
-    for i, reward in enumerate(rewards_val, start=1):
-        smoothed = 0.8 * smoothed + 0.2 * reward
+    for batch, reward_val in enumerate(rewards_val, start=1):
+        smoothed = 0.8 * smoothed + 0.2 * reward_val
         if smoothed >= score:
-            return i
+            return batch
     return None
 
 
-# %% Seeds: is the default run robust, and what does a policy gain that knows the board?
+def play_likeliest_shots(policy: Callable[..., Any], θ: m.Params) -> list[dict[str, Any]]:
+    """Play one game; return the board, the policy's probabilities and the shot of each turn."""
+    environment = m.BattleshipEnv(num_envs=1)
+    board, _ = environment.reset(seed=[2**31 + 3])
+    turns = []
+    while not environment.game.finished().all():
+        π = policy(θ, board).ravel()
+        shot = int(π.argmax())
+        turns.append(
+            {
+                "board": board.astype(int).ravel().tolist(),
+                "policy": [round(float(p), 4) for p in π],
+                "shot": shot,
+            }
+        )
+        board, *_ = environment.step(np.array([shot]))
+    return turns
+
+
+# %% Ten seeds of the default run, and of the policy that knows the board
 
 
 def ten_seeds(pool: ProcessPoolExecutor, **job: Any) -> list[dict[str, Any]]:
-    """Train with seeds 0 to 9; keep the game of the first, which a picture shows."""
-    runs = []
-    for seed, run in enumerate(pool.map(train, [job | {"seed": seed} for seed in range(10)])):
-        if seed > 0 or job.get("symmetric"):
-            del run["game"]
-        print(
-            f"seed {seed}: {run['score']:.4f} in {run['seconds']} s, {run['to_0.48']}", flush=True
-        )
-        runs.append(run)
+    """Train with seeds 0 to 9; keep only the game of the first, which a picture shows."""
+    runs = run_all(pool, [{"seed": seed, **job} for seed in range(10)])
+    for run in runs[1:]:
+        del run["game"]
+    for seed, run in enumerate(runs):
+        print(seed, {name: value for name, value in run.items() if name not in ("curve", "game")})
     return runs
 
 
 def measure_seeds(pool: ProcessPoolExecutor) -> list[dict[str, Any]]:
-    """Run the default ten times."""
+    """Train the default run ten times."""
     return ten_seeds(pool)
 
 
 def measure_symmetric(pool: ProcessPoolExecutor) -> list[dict[str, Any]]:
-    """Run the policy that knows the board ten times."""
-    return ten_seeds(pool, symmetric=True, learning_rate=SYMMETRIC_LEARNING_RATE)
+    """Train the policy that knows the board ten times."""
+    return ten_seeds(pool, **SYMMETRIC)
 
 
-# %% Ablations: what matters on Battleship?
+# %% Ablations: every row is trained on 76,800 games, 150 batches of 512
 
-# Every row is trained on M=300 mini-batches of 256 games.
+
+def undivided_objective(θ: m.Params, batch: m.Batch, config: m.GRPOConfig) -> Any:
+    """Return J without the KL divergence and without dividing by the standard deviation."""
+    π = config.policy(θ, batch.observations)[np.arange(len(batch.actions)), batch.actions]
+    ρ = π / batch.π_old
+    groups = batch.rewards.reshape(-1, config.G)
+    A = (groups - groups.mean(axis=1, keepdims=True)).reshape(-1)[batch.trajectory]
+    per_step = anp.minimum(ρ * A, anp.clip(ρ, 1 - config.ε, 1 + config.ε) * A)
+    length = np.bincount(batch.trajectory)
+    return anp.sum(per_step / length[batch.trajectory]) / len(batch.rewards)
+
+
 ROWS: dict[str, dict[str, Any]] = {
-    "as it stands": {},
-    "Dr. GRPO": {"objective": "dr_grpo_objective", "max_steps": 25},
-    "DAPO": {"objective": "dapo_objective"},
-    "GSPO": {"objective": "gspo_objective"},
-    "CISPO": {"objective": "cispo_objective"},
-    "RLOO, μ=1": {"objective": "rloo_objective", "μ": 1},
+    "GRPO": {},
+    "Dr. GRPO": {"objective": dr_grpo_objective, "max_steps": 25},
+    "DAPO": {"objective": dapo_objective},
+    "GSPO": {"objective": gspo_objective},
+    "CISPO": {"objective": cispo_objective},
+    "RLOO, μ=1": {"objective": rloo_objective, "μ": 1},
+    "k2 for k3": {"objective": k2_objective},
     "no KL": {"β": 0},
-    "no KL, A not divided": {"objective": "undivided", "β": 0},
-    "k2 for k3": {"objective": "k2_objective"},
+    "no KL, A not divided": {"objective": undivided_objective, "β": 0},
     "β=0.01": {"β": 0.01},
     "no clip": {"ε": 1e9},
     "μ=1": {"μ": 1},
     "μ=4": {"μ": 4},
     "μ=8": {"μ": 8},
     "μ=8, no clip": {"μ": 8, "ε": 1e9},
-    "R=2": {"R": 2},
-    "R=8": {"R": 8},
-    "G=4, B=64": {"G": 4, "B": 64},
-    "G=16, B=16": {"G": 16, "B": 16},
-    "G=64, B=4": {"G": 64, "B": 4},
-    "knows the board": {"symmetric": True},
+    "G=4, B=128": {"G": 4, "B": 128},
+    "G=16, B=32": {"G": 16, "B": 32},
+    "G=64, B=8": {"G": 64, "B": 8},
+    "knows the board": SYMMETRIC,
 }
-TUNED = [name for name, row in ROWS.items() if "objective" in row or "symmetric" in row] + ["μ=1"]
-LEARNING_RATES = (7.5e-3, 1.5e-2, 3e-2)
+TUNED = [name for name, row in ROWS.items() if "objective" in row or "init" in row]
+TUNED += ["GRPO", "μ=1"]  # the learning rate that a row needs depends most on these
+LEARNING_RATES = (1e-2, 2e-2, 4e-2)
 
 
 def measure_learning_rates(pool: ProcessPoolExecutor) -> dict[str, dict[str, float]]:
-    """Try three learning rates for each variant, on two seeds that are not reported."""
-    grid = list(product(TUNED, LEARNING_RATES))
-    jobs = [
-        ROWS[name] | {"M": 300, "learning_rate": rate, "seed": seed}
-        for name, rate in grid
-        for seed in (200, 201)
-    ]
-    scores = [run["score"] for run in pool.map(train, jobs)]
-    table: dict[str, dict[str, float]] = {name: {} for name in TUNED}
-    for i, (name, rate) in enumerate(grid):
-        table[name][str(rate)] = round(float(np.mean(scores[2 * i : 2 * i + 2])), 4)
-    for name, by_rate in table.items():
-        print(f"{name:24}{by_rate}", flush=True)
+    """Try three learning rates for each variant, on two seeds that the ablations do not use."""
+    table: dict[str, dict[str, float]] = {}
+    for name in TUNED:
+        table[name] = {}
+        for rate in LEARNING_RATES:
+            job = {**ROWS[name], "M": 150, "learning_rate": rate}
+            runs = run_all(pool, [{**job, "seed": 200}, {**job, "seed": 201}])
+            table[name][str(rate)] = round(float(np.mean([run["score"] for run in runs])), 4)
+        print(f"{name:24}{table[name]}", flush=True)
     return table
 
 
 def measure_ablations(pool: ProcessPoolExecutor) -> dict[str, dict[str, Any]]:
-    """Train each row with three seeds, the variants at the learning rate found before."""
-    table: dict[str, dict[str, Any]] = {}
-    for name in ROWS:
-        tried = results["learning_rates"].get(name, {str(LEARNING_RATE): 1.0})
-        table[name] = {"learning_rate": float(max(tried, key=lambda rate: tried[rate]))}
-    jobs = [
-        ROWS[name] | {"M": 300, "learning_rate": table[name]["learning_rate"], "seed": seed}
-        for name in ROWS
-        for seed in (100, 101, 102)
-    ]
-    scores = [run["score"] for run in pool.map(train, jobs)]
-    for i, (name, row) in enumerate(table.items()):
-        row["scores"] = scores[3 * i : 3 * i + 3]
-        mean, low, high = np.mean(row["scores"]), min(row["scores"]), max(row["scores"])
-        print(f"{name:24}{row['learning_rate']} {mean:.3f} ({low:.3f} to {high:.3f})", flush=True)
+    """Train each row with three seeds, the variants at the best of the learning rates tried."""
+    tried = read_results()["learning_rates"]
+    table = {}
+    for name, row in ROWS.items():
+        rate = DEFAULT_LEARNING_RATE
+        if name in TUNED:
+            rate = float(max(tried[name], key=tried[name].get))
+        job = {**row, "M": 150, "learning_rate": rate}
+        runs = run_all(pool, [{**job, "seed": seed} for seed in (100, 101, 102)])
+        table[name] = {"learning rate": rate, "score": [run["score"] for run in runs]}
+        print(f"{name:24}{table[name]}", flush=True)
     return table
 
 
-# %% Boards: other rules by changing one argument
+# %% Larger boards
 
 BOARDS = {
-    "10 x 10": (8, m.BattleshipRules(10, (5, 4, 3, 3, 2))),
-    "8 x 8": (5, m.BattleshipRules(8, (2, 3, 3, 4))),
-    "6 x 6": (2, m.BattleshipRules(6, (2, 3, 3))),
-}  # minutes of training, and the rules
+    "10 x 10, ships of 5, 4, 3, 3, 2": (m.BattleshipRules(10, (5, 4, 3, 3, 2)), 900),
+    "8 x 8, ships of 2, 3, 3, 4": (m.BattleshipRules(8, (2, 3, 3, 4)), 1400),
+    "6 x 6, ships of 2, 3, 3": (m.BattleshipRules(6, (2, 3, 3)), 1800),
+}  # the rules, and the number of batches
+
+
+def random_shots_score(rules: m.BattleshipRules) -> float:
+    """Return the exact mean score of random shots, which does not depend on where ships lie."""
+    ship_tiles = sum(rules.ships)
+    water_tiles = rules.board_size**2 - ship_tiles
+    # A tile of water is shot before the last of S ship tiles with probability S / (S + 1).
+    misses = water_tiles * ship_tiles / (ship_tiles + 1)
+    return 1 - misses / (water_tiles + 1)
 
 
 def hunt_and_target(_: m.Params, observation: m.Array) -> m.Array:
-    """Fire beside a hit if possible, else anywhere: the usual strategy, as a policy."""
+    """Fire beside a hit where possible, else anywhere: the usual strategy, as a policy."""
     unknown = observation == 0
     beside = unknown & beside_a_hit(observation)
     choice = np.where(beside.any(axis=(-2, -1), keepdims=True), beside, unknown)
@@ -248,57 +245,59 @@ def hunt_and_target(_: m.Params, observation: m.Array) -> m.Array:
     return np.asarray(choice / choice.sum(axis=-1, keepdims=True))
 
 
-def train_on_board(name: str) -> dict[str, Any]:
-    """Train the symmetric policy for some minutes; beside it, random play and hunt & target."""
-    minutes, rules = BOARDS[name]
+def train_on_board(rules: m.BattleshipRules, batches: int) -> dict[str, Any]:
+    """Train the policy that knows the board; compare it with random shots and hunt & target."""
+    config = replace(
+        DEFAULT,
+        environment=partial(m.BattleshipEnv, rules=rules),
+        policy=symmetric_battleship_policy,
+        M=batches,
+    )
+    optimizer = m.AdamWOptimizer(symmetric_battleship_policy_init(rules), DEFAULT_LEARNING_RATE)
+    start = time.process_time()
+    θ_star, _ = m.train_grpo(optimizer, config, report=lambda *_: None)
+    minutes = (time.process_time() - start) / 60
 
-    def trained(mini_batches: int) -> tuple[m.Params, float]:
-        init = readme("symmetric_battleship_policy_init")
-        optimizer = m.AdamWOptimizer(init(rules), SYMMETRIC_LEARNING_RATE)
-        θ_star, _, seconds = quiet_train(optimizer, replace(config, M=mini_batches))
-        return θ_star, seconds / 60
-
-    def score(θ: m.Params, policy: Callable[..., Any]) -> float:
-        seeds = range(2**31, 2**31 + 10_000)
-        return float(m.rollout(θ, replace(config, policy=policy), seeds).rewards.mean())
-
-    policy = readme("symmetric_battleship_policy")
-    config = replace(DEFAULT, environment=lambda n: m.BattleshipEnv(n, rules), policy=policy)
-    _, minutes_for_ten = trained(10)
-    mini_batches = int(1.4 * 10 * minutes / minutes_for_ten)  # games get shorter with experience
-    θ_star, minutes = trained(mini_batches)
+    test_seeds = range(2**31, 2**31 + 10_000)
+    by_hand = m.rollout({}, replace(config, policy=hunt_and_target), test_seeds)
+    trained = m.rollout(θ_star, config, test_seeds)
     return {
-        "random": score({}, lambda _, seen: m.reference_battleship_policy(seen)),
-        "hunt & target": score({}, hunt_and_target),
-        "trained": score(θ_star, policy),
-        "mini-batches": mini_batches,
-        "minutes": round(minutes, 1),
+        "random": round(random_shots_score(rules), 4),
+        "hunt & target": round(float(by_hand.rewards.mean()), 4),
+        "trained": round(float(trained.rewards.mean()), 4),
+        "batches": batches,
+        "CPU minutes": round(minutes, 1),
     }
 
 
 def measure_boards(pool: ProcessPoolExecutor) -> dict[str, dict[str, Any]]:
-    """Train for a few minutes of one core's time on each of three larger boards."""
-    boards = dict(zip(BOARDS, pool.map(train_on_board, BOARDS), strict=True))
+    """Train once on each of three larger boards."""
+    futures = {name: pool.submit(train_on_board, *board) for name, board in BOARDS.items()}
+    boards = {name: future.result() for name, future in futures.items()}
     for name, row in boards.items():
-        print(name, {key: round(value, 3) for key, value in row.items()}, flush=True)
+        print(name, row)
     return boards
 
 
-# %% Elsewhere: games that no one here wrote
+# %% Gymnasium
 
 
-def measure_elsewhere(pool: ProcessPoolExecutor) -> dict[str, list[dict[str, Any]]]:
-    """Train on each of Gymnasium's games with three seeds."""
-    jobs = list(product((0, 1, 2), GAMES))
-    runs = list(pool.map(measure, *zip(*jobs, strict=True)))
-    return {
-        name: [run for (_, game), run in zip(jobs, runs, strict=True) if game == name]
-        for name in GAMES
+def measure_elsewhere(pool: ProcessPoolExecutor) -> dict[str, dict[str, Any]]:
+    """Train on each of Gymnasium's games with a few seeds."""
+    futures = {
+        name: [pool.submit(elsewhere.measure, name, seed) for seed in range(game.seeds)]
+        for name, game in elsewhere.GAMES.items()
     }
+    table = {}
+    for name, of_this_game in futures.items():
+        runs = [future.result() for future in of_this_game]
+        table[name] = {"runs": runs, "compare with": elsewhere.compare_with(name)}
+        print(name, table[name], flush=True)
+    return table
 
 
 if __name__ == "__main__":
-    measures: dict[str, Callable[[ProcessPoolExecutor], Any]] = {
+    measures = {
         "seeds": measure_seeds,
         "symmetric": measure_symmetric,
         "learning_rates": measure_learning_rates,
@@ -307,6 +306,5 @@ if __name__ == "__main__":
         "elsewhere": measure_elsewhere,
     }
     with ProcessPoolExecutor(max_workers=os.cpu_count()) as workers:
-        for name in sys.argv[1:] or measures:
-            results[name] = measures[name](workers)
-            RESULTS.write_text(json.dumps(results) + "\n")
+        for section in sys.argv[1:] or measures:
+            write_section(section, measures[section](workers))

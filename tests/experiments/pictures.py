@@ -1,8 +1,8 @@
-# /// script
-# requires-python = ">=3.11"
-# dependencies = ["matplotlib>=3.9", "numpy>=2", "pytest>=8"]
-# ///
-"""Draw the README's pictures from `results.json`: `uv run .github/pictures.py`."""
+"""Draw the pictures of the README: `uv run --group pictures tests/experiments/pictures.py`.
+
+They are as wide as a column of text on a page, and are still legible at 390 pixels, as on a phone.
+Their colours show on white and on black.
+"""
 
 import json
 import sys
@@ -14,9 +14,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-HERE = Path(__file__).parent
-sys.path.append(str(HERE.parent / "tests"))
+sys.path.append(str(Path(__file__).parents[1]))
 
+from results import read_results
 from test_references import (
     WHOLE_BOARD,
     greedy_posterior_scores,
@@ -25,14 +25,17 @@ from test_references import (
     random_shots_score,
 )
 
-BLUE, ORANGE, GREY = "#3b82f6", "#f97316", "#808890"  # all three show on white and on black
+HERE = Path(__file__).parent
+PICTURES = HERE.parents[1] / ".github"
+BATCHES = 1300
+BLUE, ORANGE, GREY = "#3b82f6", "#ea6a10", "#7a828c"
 HEAT = mpl.colormaps["Blues"].with_extremes(bad="#d5d9e0")
 mpl.rcParams |= {
     "axes.edgecolor": GREY,
     "axes.labelcolor": GREY,
     "axes.spines.right": False,
     "axes.spines.top": False,
-    "font.size": 11,
+    "font.size": 10,
     "savefig.transparent": True,
     "svg.hashsalt": "microgrpo",  # the same picture every time
     "text.color": GREY,
@@ -42,70 +45,71 @@ mpl.rcParams |= {
 
 
 def save(name: str) -> None:
-    """Write the picture, without the date, so that it only changes when its content does."""
-    plt.savefig(HERE / f"{name}.svg", bbox_inches="tight", metadata={"Date": None})
+    """Write the picture without a date, so that it changes only when its content does."""
+    plt.savefig(PICTURES / f"{name}.svg", bbox_inches="tight", metadata={"Date": None})
     plt.close()
 
 
 def draw_learning_curve(plain: list[dict[str, Any]], symmetric: list[dict[str, Any]]) -> None:
-    """Draw mean and range of both policies' held-out scores, and what they are compared with."""
-    _, axes = plt.subplots(figsize=(8, 4))
-    for seeds, color, name in (
-        (symmetric, ORANGE, "GRPO, policy that\nknows the board"),
-        (plain, BLUE, "GRPO, plain network"),
-    ):
-        curves = np.array([run["curve"] for run in seeds])  # [seeds, points]
+    """Draw mean and range of the validation scores of ten seeds, and what to compare them with."""
+    _, axes = plt.subplots(figsize=(3.7, 3.3))
+    for runs, color in ((symmetric, ORANGE), (plain, BLUE)):
+        curves = np.array([run["curve"] for run in runs])  # [seeds, points]
         points = curves.shape[1]
-        mini_batch = np.linspace(0, 2000, 2 * points + 1)[1::2]
-        axes.fill_between(
-            mini_batch, curves.min(axis=0), curves.max(axis=0), color=color, alpha=0.2
-        )
-        axes.plot(mini_batch, curves.mean(axis=0), color=color)
-        height = 0.582 if color == ORANGE else 0.542
-        axes.text(2010, height, name, color=color, va="center")
-    for score, name in (
-        (random_shots_score(), "random shots"),
-        (hunt_and_target_scores(WHOLE_BOARD).mean(), "hunt & target"),
-        (greedy_posterior_scores().mean(), "greedy on the\nexact posterior"),
-    ):
+        batch = (np.arange(points) + 0.5) * BATCHES / points
+        low, high = curves.min(axis=0), curves.max(axis=0)
+        axes.fill_between(batch, low, high, color=color, alpha=0.2, linewidth=0)
+        axes.plot(batch, curves.mean(axis=0), color=color)
+    references = (
+        random_shots_score(),
+        hunt_and_target_scores(WHOLE_BOARD).mean(),
+        greedy_posterior_scores().mean(),
+    )
+    for score in references:
         axes.axhline(score, color=GREY, linestyle=":", linewidth=1)
-        axes.text(2010, score, name, va="center" if score < 0.6 else "bottom")
-    axes.set(xlabel="mini-batches", ylabel="held-out score", xlim=(0, 2000), ylim=(0.1, 0.65))
+
+    # The labels of the three highest lines stand a little apart, so that they do not touch.
+    labels = (
+        ("random shots", references[0], GREY),
+        ("hunt & target", references[1], GREY),
+        ("plain network", 0.552, BLUE),
+        ("symmetric network", 0.590, ORANGE),
+        ("exact posterior", 0.628, GREY),
+    )
+    for text, height, color in labels:
+        axes.text(BATCHES * 1.02, height, text, color=color, va="center", fontsize=9.5)
+    axes.set(xlabel="batches", ylabel="score", xlim=(0, BATCHES), ylim=(0.1, 0.65))
+    axes.set_xticks(range(0, BATCHES, 400))
     save("learning-curve")
 
 
 def draw_board(axes: Axes, heat: np.ndarray, observation: np.ndarray, tile: int) -> None:
     """Draw one board: heat on unknown tiles, shots so far, and a frame around the next shot."""
     shown = np.where(observation == 0, heat, np.nan)
-    axes.imshow(shown, cmap=HEAT, vmin=0, vmax=max(float(np.nanmax(shown)), 1e-9))
+    axes.imshow(shown, cmap=HEAT, vmin=0, vmax=np.nanmax(shown))
     for (row, column), seen in np.ndenumerate(observation):
-        if seen:
-            marker, color = ("X", ORANGE) if seen > 0 else ("o", GREY)
-            axes.plot(column, row, marker, color=color, markersize=7 if seen > 0 else 4)
+        if seen > 0:
+            axes.plot(column, row, "X", color=ORANGE, markersize=5)
+        if seen < 0:
+            axes.plot(column, row, "o", color=GREY, markersize=3)
     row, column = divmod(tile, 5)
-    frame = mpl.patches.Rectangle(
-        (column - 0.5, row - 0.5), 1, 1, fill=False, color=ORANGE, linewidth=2
-    )
-    axes.add_patch(frame)
+    corner = (column - 0.5, row - 0.5)
+    axes.add_patch(mpl.patches.Rectangle(corner, 1, 1, fill=False, color=ORANGE, linewidth=1.5))
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(True)
 
 
 def draw_game(game: list[dict[str, Any]]) -> None:
-    """Draw one game: where the policy would fire, beside where the ships probably are."""
-    boards = []
-    for step in game:
-        seen = np.array(step["board"]).reshape(5, 5)
-        policy = np.array(step["policy"]).reshape(5, 5)
-        boards.append((policy, posterior(seen), seen, step["shot"]))
-
-    shown = np.linspace(0, len(boards) - 1, 7, dtype=int)
-    _, axes = plt.subplots(2, len(shown), figsize=(10, 3.1), gridspec_kw={"wspace": 0.1})
-    for column, shot in enumerate(shown):
-        policy, chances, seen, tile = boards[shot]
-        draw_board(axes[0, column], policy, seen, tile)
-        draw_board(axes[1, column], chances, seen, tile)
-        axes[0, column].set_title(f"shot {shot + 1}", fontsize=11)
+    """Draw one game: where the policy would fire, above where the ships probably are."""
+    columns = 6
+    _, axes = plt.subplots(2, columns, figsize=(6, 2.2), gridspec_kw={"wspace": 0.1})
+    for column, turn in enumerate(np.linspace(0, len(game) - 1, columns, dtype=int)):
+        seen = np.array(game[turn]["board"]).reshape(5, 5)
+        policy = np.array(game[turn]["policy"]).reshape(5, 5)
+        shot = game[turn]["shot"]
+        draw_board(axes[0, column], policy, seen, shot)
+        draw_board(axes[1, column], posterior(seen), seen, shot)
+        axes[0, column].set_title(f"shot {turn + 1}", fontsize=10)
     axes[0, 0].set_ylabel("policy")
     axes[1, 0].set_ylabel("posterior")
     save("game")
@@ -113,20 +117,36 @@ def draw_game(game: list[dict[str, Any]]) -> None:
 
 def draw_ablations(table: dict[str, dict[str, Any]]) -> None:
     """Draw the score of each row: every seed a dot, the mean a line."""
-    _, axes = plt.subplots(figsize=(8, 6))
-    for height, row in enumerate(reversed(table.values())):
-        scores = row["scores"]
-        color = ORANGE if height == len(table) - 1 else BLUE
-        axes.plot(scores, [height] * len(scores), "o", color=color, alpha=0.6, markersize=6)
+    _, axes = plt.subplots(figsize=(4, 5))
+    for height, (name, row) in enumerate(reversed(table.items())):
+        scores = row["score"]
+        color = ORANGE if name == "GRPO" else BLUE
+        axes.plot(scores, [height] * len(scores), "o", color=color, alpha=0.6, markersize=5)
         axes.plot([np.mean(scores)] * 2, [height - 0.3, height + 0.3], color=color, linewidth=2)
     axes.set_yticks(range(len(table)), reversed(list(table)))
-    axes.set_xlabel("score after 300 mini-batches")
+    axes.set_xlabel("score after 150 batches")
     axes.grid(axis="x", color=GREY, alpha=0.3)
     save("ablations")
 
 
+def draw_shell_game(curve: list[dict[str, float]]) -> None:
+    """Draw how right replies and their length grow over the batches of one seed."""
+    batch = range(1, len(curve) + 1)
+    _, (left, right) = plt.subplots(1, 2, figsize=(5.4, 1.9), gridspec_kw={"wspace": 0.3})
+    left.plot(batch, [100 * point["right"] for point in curve], color=BLUE)
+    left.set(title="right replies, %", xlabel="batches", ylim=(0, 102))
+    right.plot(batch, [point["tokens"] for point in curve], color=ORANGE)
+    right.set(title="tokens per reply", xlabel="batches", ylim=(0, 10))
+    for axes in (left, right):
+        axes.title.set_fontsize(10)
+        axes.set_xlim(0, len(curve))
+    save("shell-game")
+
+
 if __name__ == "__main__":
-    results = json.loads((HERE / "results.json").read_text())
+    results = read_results()
     draw_learning_curve(results["seeds"], results["symmetric"])
     draw_ablations(results["ablations"])
     draw_game(results["seeds"][0]["game"])
+    language_models = json.loads((HERE / "language_models.json").read_text())
+    draw_shell_game(language_models["curve"])

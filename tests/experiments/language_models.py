@@ -1,0 +1,134 @@
+"""Measure the two language models of tests/examples: `uv run tests/experiments/language_models.py`.
+
+It writes `language_models.json`, in about half an hour on one core. Name one or more of shell_game,
+control, imitation, rejection, divergence and say_five to measure only these.
+"""
+
+import contextlib
+import io
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.append(str(Path(__file__).parents[1] / "examples"))
+
+import autograd.numpy as anp
+import numpy as np
+import say_five
+from autograd import grad
+from gpt import gpt_objective, gpt_policy, once_per_reply
+from shell_game import LEARNING_RATE, configure, measure, play_test, pre_train
+
+from microgrpo import Batch, GRPOConfig, Params, rollout, train_grpo
+
+RESULTS = Path(__file__).with_name("language_models.json")
+
+
+def imitation_objective(θ: Params, batch: Batch, config: GRPOConfig) -> Any:
+    """Return the mean of log π over the steps of right replies: imitation, in place of GRPO."""
+    π = once_per_reply(batch)(θ, batch.observations)
+    log_π = anp.log(π[np.arange(len(batch.actions)), batch.actions])  # [S]
+    right = batch.rewards[batch.trajectory]  # [S] 1 or 0
+    return anp.sum(right * log_π) / max(1, right.sum())
+
+
+def train_shell_game(
+    seed: int, pre_training: int = 1500, objective: Any = gpt_objective, β: float = 0
+) -> dict[str, Any]:
+    """Pre-train and train; return measurements before and after, and after each batch."""
+    start = time.process_time()
+    optimizer = pre_train(seed, pre_training)
+    θ_base = optimizer.params.copy()
+    config = configure(seed)
+    if β > 0:
+        config = replace(config, β=β, reference_policy=lambda texts: gpt_policy(θ_base, texts))
+    curve: list[list[float]] = []
+
+    def report(i: int, config: GRPOConfig, batch: Batch, *_: float) -> None:
+        tokens = len(batch.actions) / len(batch.rewards)
+        curve.append([round(float(batch.rewards.mean()), 4), round(tokens, 2)])
+
+    optimizer.learning_rate = LEARNING_RATE
+    train_grpo(optimizer, config, objective, report)
+    return {
+        "before": measure(play_test(θ_base, config)),
+        "after": measure(play_test(optimizer.params, config)),
+        "curve": curve,
+        "seconds": round(time.process_time() - start, 1),
+    }
+
+
+def reject_once(seed: int) -> dict[str, Any]:
+    """Imitate right replies of the base model, as many and as often as imitation online does."""
+    optimizer = pre_train(seed)
+    θ_base = optimizer.params.copy()
+    config = configure(seed)
+    optimizer.learning_rate = LEARNING_RATE
+    rng = np.random.default_rng(seed)
+    for i in range(config.M):
+        starts = rng.integers(config.num_val, 2**31, config.B)
+        batch = rollout(θ_base, config, np.repeat(starts, config.G))
+        for _ in range(config.μ):
+            gradient = grad(imitation_objective)(optimizer.params, batch, config)
+            descent = {name: -g for name, g in gradient.items()}
+            optimizer.step(descent, lr_scale=1 - i / config.M)
+    return {"after": measure(play_test(optimizer.params, config))}
+
+
+def shell_game() -> list[Any]:
+    """Train with ten seeds."""
+    return [train_shell_game(seed) for seed in range(10)]
+
+
+def control() -> dict[str, list[Any]]:
+    """Train with shorter pre-training, three seeds each."""
+    return {
+        str(steps): [train_shell_game(seed, steps) for seed in range(3)] for steps in (600, 300)
+    }
+
+
+def imitation() -> list[Any]:
+    """Imitate right replies of the current model, three seeds."""
+    return [train_shell_game(seed, objective=imitation_objective) for seed in range(3)]
+
+
+def rejection() -> list[Any]:
+    """Imitate right replies of the base model, three seeds."""
+    return [reject_once(seed) for seed in range(3)]
+
+
+def divergence() -> list[Any]:
+    """Stay near the base model, three seeds."""
+    return [train_shell_game(seed, β=0.001) for seed in range(3)]
+
+
+def fives() -> dict[str, float]:
+    """Train 100 models to say 5; return the share of exact fives of each."""
+    shares = {}
+    for seed in range(100, 200):
+        with contextlib.redirect_stdout(io.StringIO()):
+            shares[str(seed)] = say_five.main(seed)
+    return shares
+
+
+if __name__ == "__main__":
+    measures: dict[str, Callable[[], Any]] = {
+        "shell_game": shell_game,
+        "control": control,
+        "imitation": imitation,
+        "rejection": rejection,
+        "divergence": divergence,
+        "say_five": fives,
+    }
+    for name in sys.argv[1:] or measures:
+        result = measures[name]()
+        results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+        results[name] = result
+        RESULTS.write_text(json.dumps(results) + "\n")
+        print(name, "done", flush=True)
