@@ -17,13 +17,10 @@ from test_grpo import BATTLESHIP
 
 import microgrpo as m
 
-# Nothing is reported to Ray's makers, workers use the environment that the tests run in, and no
-# token is written to the home folder. Ray reads this when it is imported.
-os.environ |= {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-    "RAY_AUTH_MODE": "disabled",
-}
+# Before Ray is imported:
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # no reports to its makers
+os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"  # workers share the environment of the tests
+os.environ["RAY_AUTH_MODE"] = "disabled"  # no token in the home folder
 ray: Any = pytest.importorskip(
     "ray", reason="Ray is not installed: uv run --group cluster pytest tests/test_cluster.py"
 )
@@ -58,7 +55,6 @@ def test_objective_and_gradient_are_those_of_a_single_process(workers: list[Any]
     expected, expected_gradient = value_and_grad(m.grpo_objective)(θ, everything, CONFIG)
     assert rewards.tolist() == everything.rewards.tolist()
     assert pytest.approx(expected, rel=1e-9) == J
-    assert gradient.keys() == expected_gradient.keys()
     for name, value in expected_gradient.items():
         np.testing.assert_allclose(gradient[name], value, rtol=1e-6, atol=1e-12)
 
@@ -66,10 +62,11 @@ def test_objective_and_gradient_are_those_of_a_single_process(workers: list[Any]
 def test_a_single_worker_learns_what_train_grpo_learns(workers: list[Any]) -> None:
     """The same parameters and validation rewards, as it draws the same actions."""
     expected = m.AdamWOptimizer(m.neural_battleship_policy_init())
-    _, expected_rewards = m.train_grpo(expected, CONFIG, report=lambda *_: None)
     optimizer = m.AdamWOptimizer(m.neural_battleship_policy_init())
-    rewards_val = cluster.train_grpo_on_cluster(optimizer, CONFIG, workers[:1])
-    np.testing.assert_allclose(rewards_val, expected_rewards)
+    for _ in range(2):  # the second time with other starts
+        _, expected_rewards = m.train_grpo(expected, CONFIG, report=lambda *_: None)
+        rewards_val = cluster.train_grpo_on_cluster(optimizer, CONFIG, workers[:1])
+        np.testing.assert_allclose(rewards_val, expected_rewards)
     for name, value in expected.params.items():
         np.testing.assert_allclose(optimizer.params[name], value, atol=1e-5)
 
@@ -96,25 +93,22 @@ def test_the_script_joins_a_cluster(workers: list[Any], tmp_path: Path) -> None:
         env=os.environ | {"RAY_ADDRESS": address, "PYTHONPATH": str(ROOT)},
         encoding="utf-8",
     )
-    assert re.findall(r"^\d/2: reward 0\.\d{3}, validation 0\.\d{3}$", output, re.MULTILINE)
+    assert len(re.findall(r"\d/2: reward 0\.\d{3}, validation 0\.\d{3}\n", output)) == 2
 
 
 def test_a_worker_that_dies_is_an_error(workers: list[Any]) -> None:
     """Here after the first batch. The optimizer keeps the parameters of its last gradient step."""
     optimizer = m.AdamWOptimizer(m.neural_battleship_policy_init())
-    step = optimizer.step
     steps: list[m.Params] = []
 
-    def step_and_kill(gradient: m.Params, lr_scale: float) -> None:
-        step(gradient, lr_scale)
+    def step(gradient: m.Params, lr_scale: float) -> None:
+        m.AdamWOptimizer.step(optimizer, gradient, lr_scale)
         steps.append(optimizer.params.copy())
         if len(steps) == CONFIG.μ:
             ray.kill(workers[1])
 
-    with (
-        patch.object(optimizer, "step", step_and_kill),
-        pytest.raises(ray.exceptions.RayActorError, match="died"),
-    ):
+    died = pytest.raises(ray.exceptions.RayActorError, match="died")
+    with patch.object(optimizer, "step", step), died:
         cluster.train_grpo_on_cluster(optimizer, CONFIG, workers)
     assert len(steps) == CONFIG.μ
     assert optimizer.params["W1"] is steps[-1]["W1"]

@@ -46,10 +46,7 @@ def test_a_fleet_that_does_not_fit_is_an_error(side: int, ships: tuple[int, ...]
 
 @pytest.mark.parametrize("rules", [None, BattleshipRules(6, (2, 5))], ids=["default", "6x6"])
 def test_games_agree_with_sets_of_tiles(rules: BattleshipRules | None) -> None:
-    """With m misses in w tiles of water, the last hit scores 1 - m / (w + 1); 0 until then.
-
-    Each shot falls on the board of its own game. They are random, so some fall on a tile again.
-    """
+    """With m misses in w tiles of water, the last hit scores 1 - m / (w + 1); 0 until then."""
     n = 6
     environment = BattleshipEnv(n, rules) if rules else BattleshipEnv(n)
     rules = rules or BattleshipRules(5, (2, 3, 4))
@@ -61,7 +58,7 @@ def test_games_agree_with_sets_of_tiles(rules: BattleshipRules | None) -> None:
     assert (boards.dtype, info) == (np.float32, {})
     assert boards.shape == (n, rules.board_size, rules.board_size)
     assert not boards.any()
-    for shots in np.random.default_rng(0).integers(tiles, size=(20 * tiles, n)):
+    for shots in np.random.default_rng(0).integers(tiles, size=(20 * tiles, n)):  # some repeated
         boards, rewards, terminated, truncated, info = environment.step(shots)
         assert boards.dtype == np.float32
         assert info == {}

@@ -46,8 +46,7 @@ def test_a_trajectory_is_one_episode_of_a_single_environment(
 ) -> None:
     """The same seed and actions in a plain environment: the same observations, rewards and end.
 
-    Episodes end at different times, so most of them are reset while others still run. The vector
-    environment may write all its observations into the same array.
+    Episodes end at different times, so most of them are reset while others still run.
     """
     actions = maker().action_space.n
     config = GRPOConfig(

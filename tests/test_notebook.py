@@ -22,11 +22,6 @@ optimizer = AdamWOptimizer(neural_battleship_policy_init())
 _ = train_grpo(optimizer, config, report=lambda *arguments: print(float(arguments[-1])))
 """
 
-CONSTANT_OBJECTIVE = """
-def grpo_objective(θ, batch, config):
-    return 0 * anp.sum(θ["W1"])
-"""
-
 OWN_GAME = f"""
 {getsource(Bandit)}
 {getsource(softmax)}
@@ -76,7 +71,8 @@ def test_all_cells_run_and_any_of_them_again(kernel: Kernel) -> None:
 
 def test_an_edited_objective_takes_effect(kernel: Kernel) -> None:
     """Once its cell and that of the training, which has it as a default, are run again."""
-    for cell in (*CELLS[:-1], GRPO + CONSTANT_OBJECTIVE, TRAIN):
+    constant = "\ngrpo_objective = lambda θ, batch, config: 0 * anp.sum(θ['W1'])"
+    for cell in (*CELLS[:-1], GRPO + constant, TRAIN):
         kernel(cell)
     assert float(kernel(TRAIN_BRIEFLY)) == 0  # the norm of the gradient
 

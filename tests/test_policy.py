@@ -70,10 +70,7 @@ def test_a_tile_is_never_fired_at_twice() -> None:
     ids=["default", "10x10"],
 )
 def test_initial_parameters(given: dict[str, Any], tiles: int, hidden: int) -> None:
-    """With half the tiles seen, W1 gives tanh inputs of variance 1; W2 keeps logits close to 0.
-
-    They follow from the seed, which is 42 by default.
-    """
+    """With half the tiles seen, W1 gives tanh inputs of variance 1; W2 keeps logits close to 0."""
     default = m.neural_battleship_policy_init(**given)
     first, other = (m.neural_battleship_policy_init(**given, seed=seed) for seed in (42, 2))
     assert not default["b1"].any()

@@ -38,17 +38,12 @@ def all_placements(board_size: int = N, ships: tuple[int, ...] = SHIPS) -> Array
 
 
 def test_count_of_fleets() -> None:
-    """The default rules allow 9,024 placements, which make 8,092 distinct boards.
-
-    Two ships of two on four tiles: both rows or both columns, either ship first.
-    """
+    """The default rules allow 9,024 placements, which make 8,092 distinct boards."""
     assert len(all_placements()) == 9024
     assert len(np.unique(all_placements(), axis=0)) == 8092
     assert (all_placements().sum(axis=(1, 2)) == SHIP_TILES).all()
+    # Two ships on four tiles: both rows or both columns, either ship first.
     assert all_placements(2, (2, 2)).tolist() == [[[True, True], [True, True]]] * 4
-
-
-# %% Random shots
 
 
 def random_shots_score() -> float:

@@ -35,10 +35,7 @@ def start(folder: Path, M: int) -> "subprocess.Popen[str]":
 
 
 def check_result(output: str, θ: m.Params) -> float:
-    """Compare scores, shots and boards with games played again; return the score after training.
-
-    Test seeds are 2**31 .. 2**31 + 1999, and the game shown is the first of them.
-    """
+    """Compare scores, shots and boards with games played again; return the score after training."""
     printed = re.findall(r"(0\.\d{3})\D+(\d\d\.\d)\D", output)
     for params, numbers in zip((m.neural_battleship_policy_init(), θ), printed, strict=True):
         games = m.rollout(params, BATTLESHIP, range(2**31, 2**31 + 2000))

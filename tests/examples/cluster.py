@@ -5,8 +5,9 @@ differentiates J on them. Only parameters, rewards and gradients travel. J is a 
 trajectories, so its gradient is the mean of the workers' gradients, weighted by their shares.
 
 `uv run --group cluster tests/examples/cluster.py 4` trains on Battleship with four workers on this
-machine (the default is two), and prints rewards. With RAY_ADDRESS set, it joins that cluster. For
-a game as fast as Battleship, one process is as fast.
+machine (the default is two), and prints rewards. If RAY_ADDRESS is set, it joins the cluster there.
+Under `uv run`, Ray copies this folder to every machine and installs the project, which takes some
+seconds. For a game as fast as Battleship it is not worth it: one process takes no longer.
 """
 
 import os
@@ -60,10 +61,11 @@ def differentiate(workers: list[Any], θ: m.Params) -> tuple[float, m.Params]:
 def train_grpo_on_cluster(
     optimizer: m.AdamWOptimizer, config: m.GRPOConfig, workers: list[Any]
 ) -> m.Array:
-    """Do as `train_grpo` does; return the validation reward after each batch, [M].
+    """Train as `train_grpo` does; return the validation reward after each batch, [M].
 
-    The workers draw other actions than one process would. If one of them dies, this raises
-    ray.exceptions.RayActorError, and optimizer.params are those after the last gradient step.
+    Several workers draw other actions than one process would. There can be at most as many as B and
+    num_val. If one of them dies, this raises ray.exceptions.RayActorError, and optimizer.params
+    are those after the last gradient step.
     """
     rng = np.random.default_rng([config.seed, optimizer.t])
     rewards_val = np.zeros(config.M)
@@ -79,7 +81,8 @@ def train_grpo_on_cluster(
             descent = {name: -g / shrink for name, g in gradient.items()}
             optimizer.step(descent, lr_scale=1 - i / config.M)
         rewards_val[i] = play(workers, optimizer.params, np.arange(config.num_val), G=1).mean()
-        print(f"{i + 1}/{config.M}: reward {rewards.mean():.3f}, validation {rewards_val[i]:.3f}")
+        line = f"{i + 1}/{config.M}: reward {rewards.mean():.3f}, validation {rewards_val[i]:.3f}"
+        print(line, flush=True)
     return rewards_val
 
 

@@ -1,8 +1,8 @@
 """A small GPT in NumPy, and GRPO's objective for it: the model of shell_game.py and say_five.py.
 
 A text is a row of tokens, filled up with <end>, which is token 0, to a fixed width. So prompts and
-replies of different lengths fit into one array, and no token is needed for padding: a policy that
-samples <end> has ended its reply. No <end> may stand inside a text.
+replies of different lengths fit into one array. There is no other token for padding, nor a mask: a
+policy that samples <end> has ended its reply. A text goes up to its last token that is not <end>.
 """
 
 from collections.abc import Callable
@@ -28,13 +28,16 @@ def gpt_init(vocabulary: int, longest: int, seed: int, width: int = 32) -> Param
         "query": (width, width),
         "key": (width, width),
         "value": (width, width),
-        "mix": (width, width),
+        "projection": (width, width),
         "up": (width, 4 * width),
         "down": (4 * width, width),
-        "out": (width, vocabulary),
+        "unembedding": (width, vocabulary),
     }
     θ = {name: rng.normal(scale=0.1, size=shape) for name, shape in shapes.items()}
     return {name: value.astype(np.float32) for name, value in θ.items()}
+
+
+# %% The model
 
 
 def rms_norm(x: Any) -> Any:
@@ -49,17 +52,22 @@ def softmax(logits: Any) -> Any:
 
 
 def attention(θ: Params, x: Any) -> Any:
-    """Let each token read from itself and the tokens before it: [n, T, width] -> [n, T, width]."""
+    """Let each token read from itself and the tokens before it: [n, T, width] -> [n, T, width].
+
+    This is causal self-attention. Each head compares its own part of the query and the key.
+    """
     n, T, width = x.shape
 
-    def heads(name: str) -> Any:
-        return anp.swapaxes((x @ θ[name]).reshape(n, T, HEADS, -1), 1, 2)
+    def split(y: Any) -> Any:  # [n, T, width] -> [n, HEADS, T, width/HEADS]
+        return anp.swapaxes(y.reshape(n, T, HEADS, -1), 1, 2)
 
-    query, key, value = heads("query"), heads("key"), heads("value")  # [n, HEADS, T, width/HEADS]
+    query = split(x @ θ["query"])
+    key = split(x @ θ["key"])
+    value = split(x @ θ["value"])
     scores = query @ anp.swapaxes(key, 2, 3) / (width / HEADS) ** 0.5  # [n, HEADS, T, T]
     future = np.triu(np.full((T, T), -1e9, np.float32), 1)  # no token reads a later one
     read = softmax(scores + future) @ value  # [n, HEADS, T, width/HEADS]
-    return anp.swapaxes(read, 1, 2).reshape(n, T, width) @ θ["mix"]
+    return anp.swapaxes(read, 1, 2).reshape(n, T, width) @ θ["projection"]
 
 
 def gpt(θ: Params, tokens: Array) -> Any:
@@ -67,12 +75,16 @@ def gpt(θ: Params, tokens: Array) -> Any:
     x = θ["token"][tokens] + θ["position"][: tokens.shape[1]]  # [n, T, width]
     x = x + attention(θ, rms_norm(x))
     x = x + anp.maximum(rms_norm(x) @ θ["up"], 0) @ θ["down"]
-    return softmax(rms_norm(x) @ θ["out"])
+    return softmax(rms_norm(x) @ θ["unembedding"])
+
+
+# %% What pre-training and GRPO need
 
 
 def last_token(texts: Array) -> Array:
-    """Return the position of the last token before <end>: [n, longest] -> [n]."""
-    return (texts != END).sum(axis=1) - 1
+    """Return the position of the last token that is not <end>: [n, longest] -> [n]."""
+    position = np.arange(texts.shape[1])  # [longest]
+    return (position * (texts != END)).max(axis=1)
 
 
 def gpt_policy(θ: Params, texts: Array) -> Any:
@@ -87,10 +99,9 @@ def once_per_reply(batch: Batch) -> Callable[[Params, Array], Any]:
     The observation at the last step of a trajectory contains those of all its steps. As no token
     reads a later one, the GPT gives each of them the same probabilities as when it was the last.
     """
-    last_step = np.zeros(len(batch.rewards), int)
-    last_step[batch.trajectory] = np.arange(
-        len(batch.actions)
-    )  # later steps overwrite earlier ones
+    step = np.arange(len(batch.actions))  # [S]
+    last_step = np.zeros(len(batch.rewards), int)  # [n]
+    last_step[batch.trajectory] = step  # later steps overwrite earlier ones
 
     def policy(θ: Params, texts: Array) -> Any:
         return gpt(θ, texts[last_step])[batch.trajectory, last_token(texts)]  # [S, vocabulary]
@@ -103,8 +114,11 @@ def gpt_objective(θ: Params, batch: Batch, config: GRPOConfig) -> Any:
     return grpo_objective(θ, batch, replace(config, policy=once_per_reply(batch)))
 
 
-def surprise(θ: Params, texts: Array, start: int) -> Any:
-    """Return the mean of -log π of the tokens from start on: the loss of pre-training."""
-    row, position = np.indices(texts.shape)[:, :, start:]
-    π = gpt(θ, texts)[row, position - 1, texts[:, start:]]
+def cross_entropy(θ: Params, texts: Array, start: int) -> Any:
+    """Return the loss of pre-training: the mean of -log π over all tokens from position start on.
+
+    That includes the <end> after a text, all of them, which is easy to learn and harmless.
+    """
+    row, position = np.indices(texts.shape)[:, :, start:]  # [n, T - start] each
+    π = gpt(θ, texts)[row, position - 1, texts[:, start:]]  # [n, T - start]
     return -anp.mean(anp.log(π))

@@ -2,15 +2,17 @@
 
 The question is "What number between 0 and 9 am I thinking of right now? You MUST ONLY answer with a
 single integer." The GPT reads it word by word. It is first pre-trained on 100 replies: most are
-sentences, and one is a bare 5. Then GRPO rewards bare digits: the closer to 5, the more.
+sentences, and one is a bare 5. Then GRPO rewards bare digits: the closer to 5, the more. A small
+penalty on the KL divergence keeps the GPT near the pre-trained one.
 
 The training loop is this script's own. Each train step adds a batch of 25 rollouts to a replay
 buffer, which holds the last two batches, and takes 5 gradient steps, each on one of the two. The
 older batch was played by an older policy. That is what off-policy means, and what the ratio and the
 clip are there for.
 
-Run `uv run tests/examples/say_five.py [seed]`. It prints each rollout with its reward, and the
-objective of each gradient step, and takes some seconds.
+Run `uv run tests/examples/say_five.py [seed]`, which takes about ten seconds on one core. It prints
+each rollout with its reward, and the objective of each gradient step. The last line says how many
+replies are exactly "5" before and after training.
 """
 
 import random
@@ -20,7 +22,7 @@ from typing import Any
 
 import numpy as np
 from autograd import grad, value_and_grad
-from gpt import END, gpt_init, gpt_objective, gpt_policy, surprise
+from gpt import END, cross_entropy, gpt_init, gpt_objective, gpt_policy
 
 from microgrpo import AdamWOptimizer, Array, Batch, GRPOConfig, Params, rollout
 
@@ -28,15 +30,19 @@ QUESTION = (
     "What number between 0 and 9 am I thinking of right now? "
     "You MUST ONLY answer with a single integer."
 )
-TRAIN_STEPS = 50
+DIGITS = list("0123456789")
+TRAIN_STEPS = 100
 ROLLOUTS = 25
 GRADIENT_STEPS = 5
+
+
+# %% Texts
 
 
 def example_replies() -> list[str]:
     """Return 100 replies for pre-training: ten are a bare digit, and one of these is 5."""
     replies = 30 * ["I cannot read minds"]
-    for digit in "0123456789":
+    for digit in DIGITS:
         replies += 4 * [f"The number I am thinking of is **{digit}**"]
         replies += 2 * [f"You are thinking of **{digit}** right now"]
         replies += [digit]
@@ -63,9 +69,12 @@ def decode(tokens: Array) -> str:
     return " ".join(VOCABULARY[token] for token in tokens if token != END)
 
 
+# %% The environment
+
+
 def reward(reply: str) -> float:
     """Return 1 for 5, less for other digits, and 0 for everything else."""
-    if reply not in list("0123456789"):
+    if reply not in DIGITS:
         return 0.0
     return 1 - abs(int(reply) - 5) / 9
 
@@ -93,13 +102,16 @@ class Conversation:
         return self.texts.copy(), rewards, terminated, truncated, {}
 
 
+# %% Training
+
+
 def pre_train(seed: int) -> Params:
     """Train a new GPT on the example replies."""
     texts = encode([f"{QUESTION} {reply}" for reply in example_replies()])
     θ_init = gpt_init(len(VOCABULARY), LONGEST, seed)
     optimizer = AdamWOptimizer(θ_init, learning_rate=0.01)
     for _ in range(200):
-        optimizer.step(grad(surprise)(optimizer.params, texts, PROMPT))
+        optimizer.step(grad(cross_entropy)(optimizer.params, texts, PROMPT))
     return optimizer.params
 
 
@@ -122,7 +134,7 @@ def train(optimizer: AdamWOptimizer, config: GRPOConfig) -> None:
 
         print("-- Training")
         for k in range(GRADIENT_STEPS):
-            replayed = rng.choice(replay_buffer)
+            replayed = rng.choice(replay_buffer)  # often played by an older policy: ρ is not 1
             J, gradient = value_and_grad(gpt_objective)(optimizer.params, replayed, config)
             descent = {name: -g for name, g in gradient.items()}
             optimizer.step(descent, lr_scale=1 - i / TRAIN_STEPS)
@@ -142,11 +154,11 @@ def main(seed: int) -> float:
         environment=lambda _: Conversation(),
         policy=gpt_policy,
         reference_policy=lambda texts: gpt_policy(θ_base, texts),
-        β=0.01,
+        β=0.01,  # weight of the KL divergence from the pre-trained model
         G=ROLLOUTS,
         seed=seed,
     )
-    optimizer = AdamWOptimizer(θ_base, learning_rate=0.002)
+    optimizer = AdamWOptimizer(θ_base, learning_rate=0.001)
     train(optimizer, config)
     before = share_of_fives(θ_base, config)
     after = share_of_fives(optimizer.params, config)

@@ -13,10 +13,12 @@ each swap, read that, and then answer:
 
 It is first pre-trained to imitate people: about half of them answer at once, and few think to the
 end. Then GRPO rewards right answers to new prompts, and nothing else. It elicits a skill that the
-GPT has but seldom uses: replies become longer, and right.
+GPT already has but seldom uses: replies become longer, and right.
 
-Run `uv run tests/examples/shell_game.py [seed]`. It prints three replies before and after GRPO, and
-in between how right answers and lengths of replies grow, in about half a minute on one core.
+Run `uv run tests/examples/shell_game.py [seed]`, which takes about half a minute on one core. It
+prints three replies before GRPO, and three after it. The line below them sums up eight replies to
+each of 250 new prompts: the share of right ones, the share of prompts with at least one right reply
+in eight, and the mean length. In between, it prints how replies become right and long in training.
 """
 
 import random
@@ -25,7 +27,7 @@ from typing import Any
 
 import numpy as np
 from autograd import grad
-from gpt import END, gpt_init, gpt_objective, gpt_policy, surprise
+from gpt import END, cross_entropy, gpt_init, gpt_objective, gpt_policy
 
 from microgrpo import AdamWOptimizer, Array, Batch, GRPOConfig, Params, rollout, train_grpo
 
@@ -36,7 +38,7 @@ PROMPT = 2 + 2 * SWAPS  # tokens of a prompt: the ball, six pairs of cups, <thin
 LONGEST = PROMPT + SWAPS + 3  # and with the longest reply: six places, </think>, answer, <end>
 
 
-# The game
+# %% The game
 
 
 def shell_game(rng: random.Random) -> tuple[list[str], list[str]]:
@@ -87,17 +89,18 @@ class ShellGame:
         return self.texts.copy(), rewards, terminated, truncated, {}
 
 
-# Pre-training
+# %% Pre-training
 
 
 def person(rng: random.Random) -> list[str]:
-    """Draw a game with a reply: 7 of 13 people guess, the others trace the ball for some swaps.
+    """Draw a game and a reply to it. All people answer right, but few write down why.
 
-    All give the right answer. So after few swaps traced, the answer is hard to predict.
+    7 of 13 answer at once, and for each number of swaps from 1 to 6, 1 of 13 traces the ball for so
+    many. After few traced swaps, the GPT cannot predict the answer, and so it learns to guess.
     """
     prompt, places = shell_game(rng)
-    thought = places[: max(0, rng.randint(-SWAPS, SWAPS))]
-    return [*prompt, *thought, "</think>", places[-1], "<end>"]
+    traced = max(0, rng.randint(-SWAPS, SWAPS))
+    return [*prompt, *places[:traced], "</think>", places[-1], "<end>"]
 
 
 def pre_train(seed: int, steps: int = 1500) -> AdamWOptimizer:
@@ -107,28 +110,39 @@ def pre_train(seed: int, steps: int = 1500) -> AdamWOptimizer:
     optimizer = AdamWOptimizer(θ_init, learning_rate=0.006)
     for i in range(steps):
         texts = encode([person(rng) for _ in range(32)])
-        gradient = grad(surprise)(optimizer.params, texts, PROMPT)
+        gradient = grad(cross_entropy)(optimizer.params, texts, PROMPT)
         optimizer.step(gradient, lr_scale=1 - i / steps)
     return optimizer
 
 
-# GRPO
+# %% GRPO
 
-# Low, and for the optimizer of pre-training, which knows how large gradients are. The first steps
-# of a new AdamW have full size, whatever the gradient, and can ruin what the GPT has learned.
+# GRPO goes on with the optimizer of pre-training, at half its learning rate. The first steps of a
+# new AdamW have full size however small the gradient is, and can ruin what the GPT has learned.
 LEARNING_RATE = 0.003
 
 
 def configure(seed: int) -> GRPOConfig:
     """Return the configuration: 50 batches of 16 prompts with 16 replies each, no divergence."""
-    return GRPOConfig(lambda _: ShellGame(), gpt_policy, G=16, B=16, M=50, seed=seed)
+    return GRPOConfig(
+        environment=lambda _: ShellGame(),
+        policy=gpt_policy,
+        G=16,
+        B=16,
+        M=50,
+        seed=seed,
+    )
 
 
 def report(i: int, config: GRPOConfig, batch: Batch, reward_val: float, grad_norm: float) -> None:
     """Print how many replies of a batch are right, and how long they are."""
     if (i + 1) % 5 == 0:
         tokens = len(batch.actions) / len(batch.rewards)
-        print(f"batch {i + 1:2d}/{config.M}  right {batch.rewards.mean():.1%}, tokens {tokens:.1f}")
+        right = batch.rewards.mean()
+        print(
+            f"batch {i + 1:2d}/{config.M}  right {right:.1%}, tokens {tokens:.1f}",
+            flush=True,
+        )
 
 
 def play_test(θ: Params, config: GRPOConfig) -> Batch:
@@ -137,7 +151,7 @@ def play_test(θ: Params, config: GRPOConfig) -> Batch:
 
 
 def measure(batch: Batch) -> dict[str, float]:
-    """Return the share of right replies, of prompts with one right reply in 8, and the length."""
+    """Return the share of right replies, that of prompts with one in 8 (pass@8), and the length."""
     return {
         "right": float(batch.rewards.mean()),
         "once_in_8": float(batch.rewards.reshape(-1, 8).max(axis=1).mean()),
@@ -154,9 +168,11 @@ def show(θ: Params, config: GRPOConfig) -> None:
         tokens = [*text[text != END], batch.actions[last_step]]
         verdict = "right" if batch.rewards[i] else "wrong"
         print(*[VOCABULARY[token] for token in tokens], verdict)
-    shares = measure(batch)
-    print("right {right:.1%}, once in 8 {once_in_8:.1%}, tokens {tokens:.1f}".format(**shares))
+    m = measure(batch)
+    print(f"right {m['right']:.1%}, once in 8 {m['once_in_8']:.1%}, tokens {m['tokens']:.1f}")
 
+
+# %% Run
 
 if __name__ == "__main__":
     seed = int(sys.argv[1]) if len(sys.argv) > 1 else 42

@@ -8,6 +8,10 @@ turn or mirror the board, and the copies share their parameters. GRPO itself sta
 shots per game before and after training, in games that training has not played.
 """
 
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy is imported, as in microgrpo.py
+
 from functools import lru_cache
 from typing import Any
 

@@ -9,6 +9,10 @@ quarter of a minute, and prints the scores. These say that each one learns, not 
 nothing is tuned, and there is only one seed.
 """
 
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy is imported, as in microgrpo.py
+
 from dataclasses import replace
 from typing import Any
 

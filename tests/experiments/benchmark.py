@@ -1,6 +1,7 @@
-"""Measure where the time goes: `uv run tests/experiments/benchmark.py`, two minutes on one core.
+"""Measure where the time goes, and keep it in `results.json`.
 
-All times are CPU time. They depend on the machine; their ratios within one run hardly do.
+`uv run tests/experiments/benchmark.py` takes about four minutes on one core. All times are
+CPU times. They depend on the machine; their ratios within one run hardly do.
 """
 
 import os
@@ -169,7 +170,7 @@ print(milliseconds, faults)
 def batches_in_a_new_process(source: str) -> tuple[float, float]:
     """Return CPU milliseconds and page faults per batch, over 100 batches after the first 20."""
     command = [sys.executable, "-c", source + COUNT_FAULTS]
-    printed = subprocess.check_output(command, text=True)  # noqa: S603 - it is our own code
+    printed = subprocess.check_output(command, text=True)
     milliseconds, faults = printed.split()
     return float(milliseconds), float(faults)
 
@@ -199,5 +200,5 @@ if __name__ == "__main__":
     for section, table in speed.items():
         print(section)
         for name, row in table.items():
-            print(f"  {name:24}{row}")
+            print(f"  {name:28}{row}")
     write_section("speed", speed)

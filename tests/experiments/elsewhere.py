@@ -1,8 +1,7 @@
 """Train on games from Gymnasium, and compare with the optimum or with a published agent.
 
 `uv run tests/experiments/elsewhere.py CartPole-v1` trains on one game with several seeds; without
-a name, on all of them. `experiments.py elsewhere` keeps the results. Settings were chosen on seeds
-from 100 up; the seeds reported start at 0.
+a name, on all of them. `experiments.py elsewhere` keeps the results.
 """
 
 import os

@@ -1,6 +1,6 @@
 """Measure what the results page quotes, and keep it in `results.json` beside this file.
 
-`uv run tests/experiments/experiments.py` takes about an hour on two cores. To measure only a part,
+`uv run tests/experiments/experiments.py` takes about forty minutes on two cores. To measure a part,
 name it: seeds, symmetric, learning_rates, ablations, boards or elsewhere.
 """
 
@@ -127,7 +127,7 @@ def play_likeliest_shots(policy: Callable[..., Any], θ: m.Params) -> list[dict[
     return turns
 
 
-# %% Ten seeds of the default run, and of the policy that knows the board
+# %% Ten seeds of the default run, and of the symmetric network
 
 
 def ten_seeds(pool: ProcessPoolExecutor, **job: Any) -> list[dict[str, Any]]:
@@ -146,7 +146,7 @@ def measure_seeds(pool: ProcessPoolExecutor) -> list[dict[str, Any]]:
 
 
 def measure_symmetric(pool: ProcessPoolExecutor) -> list[dict[str, Any]]:
-    """Train the policy that knows the board ten times."""
+    """Train the symmetric network ten times."""
     return ten_seeds(pool, **SYMMETRIC)
 
 
@@ -183,7 +183,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "G=4, B=128": {"G": 4, "B": 128},
     "G=16, B=32": {"G": 16, "B": 32},
     "G=64, B=8": {"G": 64, "B": 8},
-    "knows the board": SYMMETRIC,
+    "symmetric network": SYMMETRIC,
 }
 TUNED = [name for name, row in ROWS.items() if "objective" in row or "init" in row]
 TUNED += ["GRPO", "μ=1"]  # the learning rate that a row needs depends most on these
@@ -246,7 +246,7 @@ def hunt_and_target(_: m.Params, observation: m.Array) -> m.Array:
 
 
 def train_on_board(rules: m.BattleshipRules, batches: int) -> dict[str, Any]:
-    """Train the policy that knows the board; compare it with random shots and hunt & target."""
+    """Train the symmetric network; compare it with random shots and hunt & target."""
     config = replace(
         DEFAULT,
         environment=partial(m.BattleshipEnv, rules=rules),

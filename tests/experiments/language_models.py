@@ -21,17 +21,19 @@ sys.path.append(str(Path(__file__).parents[1] / "examples"))
 import autograd.numpy as anp
 import numpy as np
 import say_five
-from autograd import grad
 from gpt import gpt_objective, gpt_policy, once_per_reply
 from shell_game import LEARNING_RATE, configure, measure, play_test, pre_train
 
-from microgrpo import Batch, GRPOConfig, Params, rollout, train_grpo
+from microgrpo import Batch, GRPOConfig, Params, train_grpo
 
 RESULTS = Path(__file__).with_name("language_models.json")
 
 
 def imitation_objective(θ: Params, batch: Batch, config: GRPOConfig) -> Any:
-    """Return the mean of log π over the steps of right replies: imitation, in place of GRPO."""
+    """Return the mean of log π over the steps of right replies: imitation, in place of GRPO.
+
+    It does not matter which policy played the batch.
+    """
     π = once_per_reply(batch)(θ, batch.observations)
     log_π = anp.log(π[np.arange(len(batch.actions)), batch.actions])  # [S]
     right = batch.rewards[batch.trajectory]  # [S] 1 or 0
@@ -39,15 +41,25 @@ def imitation_objective(θ: Params, batch: Batch, config: GRPOConfig) -> Any:
 
 
 def train_shell_game(
-    seed: int, pre_training: int = 1500, objective: Any = gpt_objective, β: float = 0
+    seed: int,
+    pre_training: int = 1500,
+    objective: Any = gpt_objective,
+    β: float = 0,
+    *,
+    base_replies: bool = False,
 ) -> dict[str, Any]:
-    """Pre-train and train; return measurements before and after, and after each batch."""
+    """Pre-train and train; return measurements before and after, and [right, tokens] per batch.
+
+    With base_replies, the base model replies throughout training, and not the model being trained.
+    """
     start = time.process_time()
     optimizer = pre_train(seed, pre_training)
     θ_base = optimizer.params.copy()
     config = configure(seed)
     if β > 0:
         config = replace(config, β=β, reference_policy=lambda texts: gpt_policy(θ_base, texts))
+    if base_replies:
+        config = replace(config, policy=lambda _, texts: gpt_policy(θ_base, texts))
     curve: list[list[float]] = []
 
     def report(i: int, config: GRPOConfig, batch: Batch, *_: float) -> None:
@@ -57,28 +69,11 @@ def train_shell_game(
     optimizer.learning_rate = LEARNING_RATE
     train_grpo(optimizer, config, objective, report)
     return {
-        "before": measure(play_test(θ_base, config)),
-        "after": measure(play_test(optimizer.params, config)),
+        "before": measure(play_test(θ_base, configure(seed))),
+        "after": measure(play_test(optimizer.params, configure(seed))),
         "curve": curve,
         "seconds": round(time.process_time() - start, 1),
     }
-
-
-def reject_once(seed: int) -> dict[str, Any]:
-    """Imitate right replies of the base model, as many and as often as imitation online does."""
-    optimizer = pre_train(seed)
-    θ_base = optimizer.params.copy()
-    config = configure(seed)
-    optimizer.learning_rate = LEARNING_RATE
-    rng = np.random.default_rng(seed)
-    for i in range(config.M):
-        starts = rng.integers(config.num_val, 2**31, config.B)
-        batch = rollout(θ_base, config, np.repeat(starts, config.G))
-        for _ in range(config.μ):
-            gradient = grad(imitation_objective)(optimizer.params, batch, config)
-            descent = {name: -g for name, g in gradient.items()}
-            optimizer.step(descent, lr_scale=1 - i / config.M)
-    return {"after": measure(play_test(optimizer.params, config))}
 
 
 def shell_game() -> list[Any]:
@@ -87,9 +82,10 @@ def shell_game() -> list[Any]:
 
 
 def control() -> dict[str, list[Any]]:
-    """Train with shorter pre-training, three seeds each."""
+    """Train after shorter pre-training, three seeds each; shell_game is after 1,500 steps."""
     return {
-        str(steps): [train_shell_game(seed, steps) for seed in range(3)] for steps in (600, 300)
+        str(steps): [train_shell_game(seed, pre_training=steps) for seed in range(3)]
+        for steps in (600, 300)
     }
 
 
@@ -99,8 +95,11 @@ def imitation() -> list[Any]:
 
 
 def rejection() -> list[Any]:
-    """Imitate right replies of the base model, three seeds."""
-    return [reject_once(seed) for seed in range(3)]
+    """Imitate right replies of the base model, as many as online, three seeds."""
+    return [
+        train_shell_game(seed, objective=imitation_objective, base_replies=True)
+        for seed in range(3)
+    ]
 
 
 def divergence() -> list[Any]:

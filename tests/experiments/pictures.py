@@ -45,8 +45,10 @@ mpl.rcParams |= {
 
 
 def save(name: str) -> None:
-    """Write the picture without a date, so that it changes only when its content does."""
-    plt.savefig(PICTURES / f"{name}.svg", bbox_inches="tight", metadata={"Date": None})
+    """Write the picture without date and version, so that it changes only with its content."""
+    plt.savefig(
+        PICTURES / f"{name}.svg", bbox_inches="tight", metadata={"Date": None, "Creator": None}
+    )
     plt.close()
 
 
@@ -78,7 +80,7 @@ def draw_learning_curve(plain: list[dict[str, Any]], symmetric: list[dict[str, A
     )
     for text, height, color in labels:
         axes.text(BATCHES * 1.02, height, text, color=color, va="center", fontsize=9.5)
-    axes.set(xlabel="batches", ylabel="score", xlim=(0, BATCHES), ylim=(0.1, 0.65))
+    axes.set(xlabel="batches", ylabel="validation score", xlim=(0, BATCHES), ylim=(0.1, 0.65))
     axes.set_xticks(range(0, BATCHES, 400))
     save("learning-curve")
 
@@ -129,17 +131,19 @@ def draw_ablations(table: dict[str, dict[str, Any]]) -> None:
     save("ablations")
 
 
-def draw_shell_game(curve: list[dict[str, float]]) -> None:
-    """Draw how right replies and their length grow over the batches of one seed."""
-    batch = range(1, len(curve) + 1)
-    _, (left, right) = plt.subplots(1, 2, figsize=(5.4, 1.9), gridspec_kw={"wspace": 0.3})
-    left.plot(batch, [100 * point["right"] for point in curve], color=BLUE)
-    left.set(title="right replies, %", xlabel="batches", ylim=(0, 102))
-    right.plot(batch, [point["tokens"] for point in curve], color=ORANGE)
-    right.set(title="tokens per reply", xlabel="batches", ylim=(0, 10))
-    for axes in (left, right):
-        axes.title.set_fontsize(10)
-        axes.set_xlim(0, len(curve))
+def draw_shell_game(curve: list[tuple[float, float]]) -> None:
+    """Draw the share of right replies, and the tokens of a reply, in each batch of one seed."""
+    right, tokens = np.array(curve).T
+    batch = np.arange(len(curve)) + 1
+    _, (left_axes, right_axes) = plt.subplots(1, 2, figsize=(4.9, 1.8), gridspec_kw={"wspace": 0.3})
+    left_axes.plot(batch, 100 * right, color=BLUE)
+    left_axes.set_title("right replies, %", fontsize=10)
+    left_axes.set_ylim(0, 102)
+    right_axes.plot(batch, tokens, color=ORANGE)
+    right_axes.set_title("tokens per reply", fontsize=10)
+    right_axes.set_ylim(0, 10.2)
+    for axes in (left_axes, right_axes):
+        axes.set(xlabel="batches", xlim=(0, len(curve)))
     save("shell-game")
 
 
@@ -149,4 +153,4 @@ if __name__ == "__main__":
     draw_ablations(results["ablations"])
     draw_game(results["seeds"][0]["game"])
     language_models = json.loads((HERE / "language_models.json").read_text())
-    draw_shell_game(language_models["curve"])
+    draw_shell_game(language_models["shell_game"][0]["curve"])
