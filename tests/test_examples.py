@@ -33,9 +33,6 @@ def run_example(name: str, folder: Path, *, old: str = "", new: str = "") -> str
     )
 
 
-# %% Variants
-
-
 def test_variants_learn(tmp_path: Path) -> None:
     """Here in 10 batches: five seeds gave 0.214 to 0.267 for each of them."""
     output = run_example("variants.py", tmp_path, old="M=30", new="M=10")
@@ -44,9 +41,6 @@ def test_variants_learn(tmp_path: Path) -> None:
     assert len(scores) == 9
     assert 0.13 < scores.pop("untrained") < 0.17
     assert min(scores.values()) > 0.195
-
-
-# %% Symmetric
 
 
 def test_the_symmetric_policy_learns_fast(tmp_path: Path) -> None:
@@ -77,9 +71,6 @@ def test_the_symmetric_policy_turns_with_the_board() -> None:
             assert turns == 0 == flip - 1 or abs(answer - expected).max() > 0.1
 
 
-# %% CartPole
-
-
 def test_any_gymnasium_game(tmp_path: Path) -> None:
     """The pole stays upright for more than 400 of 500 steps."""
     output = run_example("cartpole.py", tmp_path)
@@ -102,9 +93,6 @@ def test_resting_changes_no_trajectory() -> None:
         expected = m.rollout(θ, replace(config, environment=plain), seeds)
         for column, expected_column in zip(batch, expected, strict=True):
             np.testing.assert_array_equal(column, expected_column)
-
-
-# %% Packaging
 
 
 def test_only_numpy_and_autograd_are_needed() -> None:

@@ -114,7 +114,7 @@ def test_say_five() -> None:
         assert reward == f"Reward: {earned:.3f}"
     steps = [line for line in lines if line.startswith("Grad step")]
     for i, step in enumerate(steps):
-        start = f"Grad step {i % 5 + 1}/5 in train step {i // 5 + 1}/50 completed. Objective: "
+        start = f"Grad step {i % 5 + 1}/5 in train step {i // 5 + 1}/100 completed. Objective: "
         assert re.fullmatch(start + r"-?\d+\.\d{6}", step)
     assert len(steps) == 100 * 5
     assert steps[0].endswith(": 0.000000")

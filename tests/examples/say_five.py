@@ -15,6 +15,10 @@ each rollout with its reward, and the objective of each gradient step. The last 
 replies are exactly "5" before and after training.
 """
 
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy is imported, as in microgrpo.py
+
 import random
 import sys
 from collections import deque

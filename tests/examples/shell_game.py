@@ -21,6 +21,10 @@ each of 250 new prompts: the share of right ones, the share of prompts with at l
 in eight, and the mean length. In between, it prints how replies become right and long in training.
 """
 
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy is imported, as in microgrpo.py
+
 import random
 import sys
 from typing import Any
