@@ -21,8 +21,8 @@ BATTLESHIP = m.GRPOConfig(
 class Countdown:
     """With seed s, steps of reward s % 4 + 1, s % 4, ... 1, and observations equal to the rewards.
 
-    All that it may do, it does: ends are 0 and 1, of even seeds terminated and of odd ones
-    truncated, observations share one array, what follows the end is NaN, and actions are kept.
+    All that it may do, it does: even seeds end terminated and odd ones truncated, observations share
+    one array, what follows the end is NaN, and actions are kept.
     """
 
     def __init__(self, _: int = 0) -> None:
@@ -42,7 +42,7 @@ class Countdown:
         over = self.left == 0
         odd = np.array(self.seeds) % 2 == 1
         self.left[over] = np.nan
-        return self.left, rewards, 1 * (over & ~odd), 1 * (over & odd), {}
+        return self.left, rewards, over & ~odd, over & odd, {}
 
 
 def same_for_all(*π: float) -> Any:
