@@ -21,8 +21,8 @@ BATTLESHIP = m.GRPOConfig(
 class Countdown:
     """With seed s, steps of reward s % 4 + 1, s % 4, ... 1, and observations equal to the rewards.
 
-    All that it may do, it does: even seeds end terminated and odd ones truncated, observations share
-    one array, what follows the end is NaN, and actions are kept.
+    All that it may do, it does: even seeds end terminated and odd ones truncated, observations
+    share one array, what follows the end is NaN, and actions are kept.
     """
 
     def __init__(self, _: int = 0) -> None:
