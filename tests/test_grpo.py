@@ -107,8 +107,8 @@ def test_a_batch_holds_every_step_and_nothing_after_the_end() -> None:
 def test_actions_are_drawn_from_the_policy() -> None:
     """Chi-square over pairs of first and second actions; probability 0 means never."""
     p = np.array([0.0, 0.5, 0.25, 0.0, 0.1875, 0.0625])
-    rounded = 0.9995 * p  # sums need not be exactly 1
-    config = replace(COUNTDOWN, policy=same_for_all(*rounded), max_steps=2)
+    rounded = np.outer(np.linspace(1, 0.9995, 20_000), p)
+    config = replace(COUNTDOWN, policy=lambda *_: rounded, max_steps=2)
     batch = m.rollout({}, config, [3] * 20_000)
     np.testing.assert_array_equal(batch.π_ref, batch.π_old)  # as there is no reference
     first, second = batch.actions.reshape(2, -1)
