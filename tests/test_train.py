@@ -168,8 +168,7 @@ def test_what_is_not_finite_is_an_error(message: str) -> None:
 def test_progress_is_whole_lines(M: int, shown: list[int], reward: float, monkeypatch: Any) -> None:
     """A header and about twenty lines of at most 79 columns, also where stdout has no isatty."""
     written: list[str] = []
-    stdout = SimpleNamespace(write=written.append, flush=lambda: None)
-    monkeypatch.setattr("sys.stdout", stdout)
+    monkeypatch.setattr("sys.stdout", SimpleNamespace(write=written.append, flush=lambda: None))
     batch = m.rollout(five_arms().params, BANDIT, [1, 2])._replace(
         π_old=np.array([0.5, 0.125]),
         π_ref=np.array([0.5, 0.5]),
