@@ -99,7 +99,7 @@ class BattleshipGame:
         self.shots = np.zeros_like(fleets)
 
     def fire(self, tiles: Array) -> None:
-        """Fire a shot in each game, at tiles [n] from 0 to N*N-1. A second one changes nothing."""
+        """Fire a shot in each game, at tiles [n] from 0 to N*N-1. Repeating it changes nothing."""
         row, column = np.unravel_index(tiles, self.shots.shape[1:])
         self.shots[np.arange(len(tiles)), row, column] = True
 
@@ -283,7 +283,7 @@ def rollout(θ: Params, config: GRPOConfig, seeds: Iterable[int]) -> Batch:
     """
     seeds = [int(seed) for seed in seeds]  # Gymnasium requires Python ints
     n = len(seeds)
-    rng = np.random.default_rng([config.seed, *seeds])  # equal arguments, equal draws
+    rng = np.random.default_rng([config.seed, *seeds])
     environment = config.environment(n)
     observations, _ = environment.reset(seed=seeds)
     running = np.ones(n, bool)  # which trajectories have not ended: only these are recorded

@@ -82,7 +82,7 @@ def test_scores_are_those_of_the_players() -> None:
     for player, score in (
         ("random", random_shots_score()),
         ("simple strategy", hunt),
-        ("exact odds", odds),
+        ("most likely", odds),
     ):
         np.testing.assert_allclose(numbers(player)[0], score, atol=0.001)  # 0.0005, and chance
         np.testing.assert_allclose(numbers(player)[1], shots(score), atol=0.06)
