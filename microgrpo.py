@@ -32,7 +32,7 @@ worse games less likely. Not every shot of a good game is good, but that average
 
 The min and the clip, which leave no incentive to move ρ far from 1, come from PPO. PPO trains a
 second network, the critic, to predict how a game will turn out; here the mean of the group does
-that job. (For those who know PPO: there is no discount and no GAE.) In a hurry? Skip to "# GRPO".
+that job. (For those who know PPO: there is no discount and no GAE.) In a hurry? Skip to "%% GRPO".
 """
 
 import os
@@ -58,9 +58,9 @@ np.empty(30 * 2**20, np.uint8)
 Array = np.ndarray[Any, Any]
 Params = dict[str, Any]  # named arrays of floats
 
-# %%
-# Game: Battleship for one player. A board of N x N tiles hides a fleet, and each shot uncovers one
-# tile, until every tile of every ship is hit. Brackets such as [N, N] give the shape of an array.
+# %% Game
+# The game is Battleship for one player. A board of N x N tiles hides a fleet. A shot uncovers a
+# tile, until all tiles of all ships are hit. Brackets such as [N, N] give the shape of an array.
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,8 @@ class BattleshipGame:
         return "\n".join("".join(row) for board in emoji for row in board)
 
 
-# %%
-# Environment: all that training needs from a game. From here on, games are called trajectories.
+# %% Environment
+# An environment is all that training needs from a game. From here on, a game is a trajectory.
 
 
 class Environment(Protocol):
@@ -171,8 +171,8 @@ class BattleshipEnv:
         return (np.where(self.game.fleets, 1, -1) * self.game.shots).astype(np.float32)
 
 
-# %%
-# Policy: a network with one hidden layer, which maps a board to the probability of each next shot.
+# %% Policy
+# The policy is a network with one hidden layer. It maps a board to the probability of each shot.
 
 
 def neural_battleship_policy_init(
@@ -212,8 +212,8 @@ def reference_battleship_policy(observation: Array) -> Array:
     return unknown / unknown.sum(axis=-1, keepdims=True)
 
 
-# %%
-# GRPO: the algorithm of DeepSeekMath (arXiv 2402.03300, section 4.1), mostly in its notation.
+# %% GRPO
+# GRPO as in DeepSeekMath (arXiv 2402.03300, section 4.1), mostly in the paper's notation.
 
 
 @dataclass(frozen=True)
@@ -334,11 +334,11 @@ def kl_divergence(π: Any, π_ref: Array) -> Any:
     """Estimate KL(π ‖ π_ref) at each step, from the probabilities of the action taken: [S] -> [S].
 
     The divergence is the mean of -log(ratio) over actions drawn from π, where ratio = π_ref / π for
-    the action drawn. Equation 4 of DeepSeekMath, also called k3, adds ratio - 1. Its mean is 0, as
-    Σ π (π_ref / π) over all actions is Σ π_ref = 1, and no term of the sum is negative.
+    the action drawn. Equation 4 of DeepSeekMath, also called k3, adds ratio - 1. So no estimate is
+    negative, and the mean is as before, since ratio has the mean Σ π (π_ref / π) = Σ π_ref = 1.
 
-    As a penalty it is a stand-in: at π = π_old, its gradient (1 - ratio) ∇log π is on average that
-    of KL(π_ref ‖ π), which has the same minimum but approaches it differently.
+    The mean is right, but its gradient is not quite: at π = π_old, it is on average the gradient of
+    KL(π_ref ‖ π), the divergence the other way round. Both are smallest where π = π_ref.
     """
     ratio = π_ref / π
     return ratio - anp.log(ratio) - 1
@@ -380,8 +380,8 @@ def grpo_objective(θ: Params, batch: Batch, config: GRPOConfig) -> Any:
     return anp.sum(per_step / length[batch.trajectory]) / len(batch.rewards)
 
 
-# %%
-# Train: play, compare, adjust, repeat.
+# %% Train
+# Training repeats three things: play, compare, adjust.
 
 
 @dataclass
@@ -461,14 +461,14 @@ def train_grpo(
             descent = {name: -g / shrink for name, g in gradient.items()}
             optimizer.step(descent, lr_scale=1 - i / config.M)
 
-        # The same seeds each time, never trained on. (Nearly all 9,024 fleets come up in training.)
+        # The same seeds each time, never used in training (although nearly all fleets come up).
         rewards_val[i] = rollout(optimizer.params, config, range(config.num_val)).rewards.mean()
         report(i, config, batch, rewards_val[i], norm)
     return dict(optimizer.params), rewards_val
 
 
-# %%
-# Run: train on Battleship, and show what was learned.
+# %% Run
+# Running the file trains the network on Battleship, and shows what was learned.
 
 if __name__ == "__main__":
     if hasattr(sys.stdout, "reconfigure"):

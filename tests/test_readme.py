@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from test_references import (
     WHOLE_BOARD,
     greedy_posterior_scores,
@@ -101,8 +102,8 @@ def test_scores_are_those_of_the_players() -> None:
     np.testing.assert_allclose(header, [random_shots_score(), hunt, ours], atol=0.0051)
 
 
-def test_blocks_run_as_printed() -> None:
-    """The frog learns the shortest way; what is appended to its file runs after it."""
+def test_blocks_run_as_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """The frog learns the shortest way; what is appended to its file continues from there."""
     frog, appended = BLOCKS
     names: dict[str, Any] = {"__name__": "frog"}
     exec(compile(frog, "README.md", "exec"), names)  # noqa: S102 - it is our own README
@@ -112,5 +113,8 @@ def test_blocks_run_as_printed() -> None:
     assert names["rewards_val"][0] < 0.5
     assert names["rewards_val"][-1] > best - 0.08  # of 64 games; eight seeds: within 0.02
     names["config"] = replace(names["config"], M=5)
+    capsys.readouterr()
     exec(compile(appended, "README.md", "exec"), names)  # noqa: S102
-    assert len(names["history"]) == 5
+    lines = re.findall(r"^(\d+) (0\.\d+)$", capsys.readouterr().out, flags=re.MULTILINE)
+    assert [int(i) for i, _ in lines] == [*range(5), *range(100)]  # of the report, of the loop
+    assert np.mean([float(reward) for _, reward in lines]) == pytest.approx(best, abs=0.05)
