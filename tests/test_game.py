@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_references import all_placements  # enumerated by code that shares nothing with the file
+from players import all_placements  # enumerated by code that shares nothing with the file
 
 from microgrpo import BattleshipEnv, BattleshipGame, BattleshipRules, random_fleet
 

@@ -23,9 +23,9 @@ sys.path.append(str(Path(__file__).parents[1]))
 sys.path.append(str(Path(__file__).parents[1] / "examples"))
 
 import elsewhere
+from players import all_placements, beside_a_hit
 from results import read_results, write_section
 from symmetric import symmetric_battleship_policy, symmetric_battleship_policy_init
-from test_references import all_placements, beside_a_hit
 from variants import (
     cispo_objective,
     dapo_objective,

@@ -16,14 +16,13 @@ from matplotlib.axes import Axes
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from results import read_results
-from test_references import (
-    WHOLE_BOARD,
+from players import (
     greedy_posterior_scores,
     hunt_and_target_scores,
     posterior,
     random_shots_score,
 )
+from results import read_results
 
 HERE = Path(__file__).parent
 PICTURES = HERE.parents[1] / ".github"
@@ -64,7 +63,7 @@ def draw_learning_curve(plain: list[dict[str, Any]], symmetric: list[dict[str, A
         axes.plot(batch, curves.mean(axis=0), color=color)
     references = (
         random_shots_score(),
-        hunt_and_target_scores(WHOLE_BOARD).mean(),
+        hunt_and_target_scores().mean(),
         greedy_posterior_scores().mean(),
     )
     for score in references:
@@ -73,10 +72,10 @@ def draw_learning_curve(plain: list[dict[str, Any]], symmetric: list[dict[str, A
     # The labels of the three highest lines stand a little apart, so that they do not touch.
     labels = (
         ("random shots", references[0], GREY),
-        ("hunt & target", references[1], GREY),
-        ("plain network", 0.552, BLUE),
-        ("symmetric network", 0.590, ORANGE),
-        ("exact posterior", 0.628, GREY),
+        ("simple strategy", references[1], GREY),
+        ("microgrpo.py", 0.552, BLUE),
+        ("symmetric.py", 0.590, ORANGE),
+        ("likeliest tile", 0.628, GREY),
     )
     for text, height, color in labels:
         axes.text(BATCHES * 1.02, height, text, color=color, va="center", fontsize=9.5)
@@ -112,8 +111,8 @@ def draw_game(game: list[dict[str, Any]]) -> None:
         draw_board(axes[0, column], policy, seen, shot)
         draw_board(axes[1, column], posterior(seen), seen, shot)
         axes[0, column].set_title(f"shot {turn + 1}", fontsize=10)
-    axes[0, 0].set_ylabel("policy")
-    axes[1, 0].set_ylabel("posterior")
+    axes[0, 0].set_ylabel("network")
+    axes[1, 0].set_ylabel("exact")
     save("game")
 
 
