@@ -2,17 +2,15 @@
 
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import pytest
 from autograd import value_and_grad
+from test_examples import EXAMPLES, ROOT, run_example
 from test_grpo import BATTLESHIP
 
 import microgrpo as m
@@ -26,7 +24,6 @@ ray: Any = pytest.importorskip(
 )
 import cluster  # noqa: E402 - it imports Ray
 
-ROOT = Path(__file__).parents[1]
 CONFIG = replace(BATTLESHIP, B=3, G=4, M=2, num_val=5)
 
 
@@ -34,7 +31,7 @@ CONFIG = replace(BATTLESHIP, B=3, G=4, M=2, num_val=5)
 def workers() -> Iterator[list[Any]]:
     """Start Ray and two workers, and stop them when all tests here are done."""
     with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{ROOT / 'tests' / 'examples'}")
+        environment.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{EXAMPLES}")
         ray.init("local", num_cpus=4, include_dashboard=False, _node_ip_address="127.0.0.1")
         yield [cluster.RemoteWorker.remote(CONFIG) for _ in range(2)]
         ray.shutdown()
@@ -71,44 +68,9 @@ def test_a_single_worker_learns_what_train_grpo_learns(workers: list[Any]) -> No
         np.testing.assert_allclose(optimizer.params[name], value, atol=1e-5)
 
 
-def test_what_is_not_finite_is_an_error(workers: list[Any], monkeypatch: Any) -> None:
-    """It is named, and no step is taken."""
-    optimizer = m.AdamWOptimizer(m.neural_battleship_policy_init())
-    monkeypatch.setattr(cluster, "differentiate", lambda _, θ: (np.nan, θ))
-    with pytest.raises(FloatingPointError, match="batch 1: J is nan"):
-        cluster.train_grpo_on_cluster(optimizer, CONFIG, workers)
-    assert optimizer.t == 0
-
-
-def test_the_script_joins_a_cluster(workers: list[Any], tmp_path: Path) -> None:
+@pytest.mark.usefixtures("workers")
+def test_the_script_joins_a_cluster(tmp_path: Path, monkeypatch: Any) -> None:
     """It trains with two workers of the cluster at RAY_ADDRESS, here with M=2."""
-    assert len(workers) == 2
-    source = (ROOT / "tests" / "examples" / "cluster.py").read_text(encoding="utf-8")
-    assert source.count("M=50") == 1
-    (tmp_path / "cluster.py").write_text(source.replace("M=50", "M=2"), encoding="utf-8")
-    address = ray.get_runtime_context().gcs_address
-    output = subprocess.check_output(
-        [sys.executable, "cluster.py"],
-        cwd=tmp_path,
-        env=os.environ | {"RAY_ADDRESS": address, "PYTHONPATH": str(ROOT)},
-        encoding="utf-8",
-    )
+    monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
+    output = run_example("cluster.py", tmp_path, old="M=50", new="M=2")
     assert len(re.findall(r"\d/2: reward 0\.\d{3}, validation 0\.\d{3}\n", output)) == 2
-
-
-def test_a_worker_that_dies_is_an_error(workers: list[Any]) -> None:
-    """Here after the first batch. The optimizer keeps the parameters of its last gradient step."""
-    optimizer = m.AdamWOptimizer(m.neural_battleship_policy_init())
-    steps: list[m.Params] = []
-
-    def step(gradient: m.Params, lr_scale: float) -> None:
-        m.AdamWOptimizer.step(optimizer, gradient, lr_scale)
-        steps.append(optimizer.params.copy())
-        if len(steps) == CONFIG.μ:
-            ray.kill(workers[1])
-
-    died = pytest.raises(ray.exceptions.RayActorError, match="died")
-    with patch.object(optimizer, "step", step), died:
-        cluster.train_grpo_on_cluster(optimizer, CONFIG, workers)
-    assert len(steps) == CONFIG.μ
-    assert optimizer.params["W1"] is steps[-1]["W1"]

@@ -18,17 +18,18 @@ import symmetric
 import microgrpo as m
 
 ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "tests" / "examples"
 
 
-def run_example(name: str, folder: Path, *, old: str = "", new: str = "") -> str:
+def run_example(name: str, folder: Path, *arguments: str, old: str = "", new: str = "") -> str:
     """Run a copy of an example in an empty folder, with a change to it; return what it prints."""
-    source = (ROOT / "tests" / "examples" / name).read_text(encoding="utf-8")
+    source = (EXAMPLES / name).read_text(encoding="utf-8")
     assert source.count(old) == 1 or not old
     (folder / name).write_text(source.replace(old, new), encoding="utf-8")
     return subprocess.check_output(
-        [sys.executable, name],
+        [sys.executable, name, *arguments],
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"},
+        env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{EXAMPLES}", "PYTHONUTF8": "1"},
         encoding="utf-8",
     )
 

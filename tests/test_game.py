@@ -22,6 +22,15 @@ def test_fleets_are_uniform_over_all_legal_placements(side: int, ships: tuple[in
     assert abs(surprise - freedom) <= 4 * np.sqrt(2 * freedom)  # four standard deviations
 
 
+def test_count_of_fleets() -> None:
+    """The default rules allow 9,024 placements, which make 8,092 distinct boards."""
+    assert len(all_placements()) == 9024
+    assert len(np.unique(all_placements(), axis=0)) == 8092
+    assert (all_placements().sum(axis=(1, 2)) == 9).all()
+    # Two ships on four tiles: both rows or both columns, either ship first.
+    assert all_placements(2, (2, 2)).tolist() == [[[True, True], [True, True]]] * 4
+
+
 def test_a_fleet_follows_from_its_seed_and_cannot_be_changed() -> None:
     """A group shares one array, so it is read-only. Without the cache, it would be the same."""
     fleet = random_fleet(BattleshipRules(), 0)

@@ -1,6 +1,6 @@
 """Gymnasium: its vector environments are drop-ins, and nothing leaks out of their resets."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,23 +10,9 @@ from gymnasium import make
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import FlattenObservation, FrameStackObservation
 
-from microgrpo import Array, GRPOConfig, rollout
+from microgrpo import GRPOConfig, rollout
 
 Maker = Callable[[], Any]  # makes a single plain environment, which never resets by itself
-
-
-def replay(maker: Maker, seed: int, actions: Sequence[int]) -> tuple[Array, list[float], str]:
-    """Take all these actions; return what was seen before each, the rewards and how it ended."""
-    environment = maker()
-    seen, _ = environment.reset(seed=seed)
-    observations, rewards, end = [], [], "not"
-    for action in actions:
-        assert end == "not"
-        observations.append(seen)
-        seen, reward, terminated, truncated, _ = environment.step(action)
-        rewards.append(float(reward))
-        end = "terminated" if terminated else "truncated" if truncated else "not"
-    return np.stack(observations), rewards, end
 
 
 GAMES: dict[str, tuple[Maker, set[str]]] = {
@@ -58,12 +44,18 @@ def test_a_trajectory_is_one_episode_of_a_single_environment(
     batch = rollout({}, config, seeds)
     seen_ends = set()
     for i, seed in enumerate(seeds.tolist()):
+        plain, end = maker(), "not"
+        seen, _ = plain.reset(seed=seed)
         own = batch.trajectory == i
-        observations, rewards, end = replay(maker, seed, batch.actions[own].tolist())
-        np.testing.assert_array_equal(batch.observations[own], observations)
-        assert batch.observations.dtype == observations.dtype
-        assert batch.step_rewards[own].tolist() == rewards
-        assert batch.rewards[i] == sum(rewards)
-        assert end != "not" or len(rewards) == 20
+        columns = (batch.observations[own], batch.actions[own].tolist(), batch.step_rewards[own])
+        for observation, action, reward in zip(*columns, strict=True):
+            assert end == "not"
+            np.testing.assert_array_equal(observation, seen)
+            assert observation.dtype == np.asarray(seen).dtype
+            seen, expected, terminated, truncated, _ = plain.step(action)
+            assert reward == expected
+            end = "terminated" if terminated else "truncated" if truncated else "not"
+        assert batch.rewards[i] == batch.step_rewards[own].sum()
+        assert end != "not" or own.sum() == 20
         seen_ends.add(end)
     assert seen_ends == ends

@@ -2,9 +2,6 @@
 
 import random
 import re
-import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,16 +11,9 @@ import pytest
 import say_five
 import shell_game as game
 from gpt import gpt_init, gpt_objective, gpt_policy
+from test_examples import run_example
 
 from microgrpo import AdamWOptimizer, Batch, GRPOConfig, Params, rollout
-
-EXAMPLES = Path(__file__).parent / "examples"
-
-
-def run(script: Path, seed: int) -> list[str]:
-    """Run an example as a user would, and return the lines that it prints."""
-    command = [sys.executable, str(script), str(seed)]
-    return subprocess.check_output(command, encoding="utf-8").splitlines()
 
 
 def right_answer(prompt: list[str]) -> str:
@@ -77,25 +67,18 @@ def test_shell_game(tmp_path: Path) -> None:
 
     Eight seeds: 31% to 35% right before, 86% to 92% after; tokens 4.5 to 4.8, 8.6 to 8.8.
     """
-    source = (EXAMPLES / "shell_game.py").read_text(encoding="utf-8")
-    assert source.count("M=50,") == 1
-    script = tmp_path / "shell_game.py"
-    script.write_text(source.replace("M=50,", "M=15,"), encoding="utf-8")
-    shutil.copy(EXAMPLES / "gpt.py", tmp_path)
-    lines = run(script, seed=3)
-
-    summary = r"right ([\d.]+)%, once in 8 ([\d.]+)%, tokens ([\d.]+)"
-    matches = [re.fullmatch(summary, line) for line in lines]
-    before, after = ([float(number) for number in m.groups()] for m in matches if m)
+    output = run_example("shell_game.py", tmp_path, "3", old="M=50,", new="M=15,")
+    summary = r"\nright ([\d.]+)%, once in 8 ([\d.]+)%, tokens ([\d.]+)(?=\n)"
+    before, after = np.array(re.findall(summary, output), float)
     assert 20 < before[0] <= 45
     assert 85 < before[1] < 100
     assert after[0] > 75
     assert after[1] > 97
     assert after[2] > before[2] + 2.5
-    batches = [re.match(r"batch +(\d+)/15  right [\d.]+%, tokens [\d.]+$", line) for line in lines]
-    assert [match.group(1) for match in batches if match] == ["5", "10", "15"]
+    batches = re.findall(r"\nbatch +(\d+)/15  right [\d.]+%, tokens [\d.]+(?=\n)", output)
+    assert batches == ["5", "10", "15"]
 
-    replies = [line.split() for line in lines if "<think>" in line]
+    replies = [line.split() for line in output.splitlines() if "<think>" in line]
     prompts = [reply[: game.PROMPT] for reply in replies]
     assert prompts[:3] == prompts[3:]
     assert len(prompts) == 6
@@ -103,23 +86,21 @@ def test_shell_game(tmp_path: Path) -> None:
         assert verdict == ("right" if is_right(text) else "wrong")
 
 
-def test_say_five() -> None:
+def test_say_five(tmp_path: Path) -> None:
     """At least 95% of 1,000 replies are exactly 5 in the end; printed lines have the known form."""
-    lines = run(EXAMPLES / "say_five.py", seed=0)
-    assert lines.count("-- Generating rollouts") == lines.count("-- Training") == 100
-    rollouts = [line.split("; Response: ") for line in lines if line.startswith("Reward: ")]
+    output = run_example("say_five.py", tmp_path, "0")
+    assert output.count("-- Generating rollouts\n") == output.count("-- Training\n") == 100
+    rollouts = re.findall(r"\nReward: (.*); Response: (.*)", output)
     assert len(rollouts) == 100 * 25
     for reward, response in rollouts:
         earned = 1 - abs(int(response) - 5) / 9 if re.fullmatch(r"\d", response) else 0
-        assert reward == f"Reward: {earned:.3f}"
-    steps = [line for line in lines if line.startswith("Grad step")]
-    for i, step in enumerate(steps):
-        start = f"Grad step {i % 5 + 1}/5 in train step {i // 5 + 1}/100 completed. Objective: "
-        assert re.fullmatch(start + r"-?\d+\.\d{6}", step)
-    assert len(steps) == 100 * 5
-    assert steps[0].endswith(": 0.000000")
-    last = r'Replies that are exactly "5": ([\d.]+)% before training, ([\d.]+)% after'
-    before, after = re.findall(last, lines[-1])[0]
+        assert reward == f"{earned:.3f}"
+    step = r"\nGrad step (\d)/5 in train step (\d+)/100 completed. Objective: (-?\d+\.\d{6})(?=\n)"
+    numbers = np.array(re.findall(step, output), float)
+    assert numbers[:, :2].tolist() == [[k, i] for i in range(1, 101) for k in range(1, 6)]
+    assert numbers[0, 2] == 0
+    last = r'\nReplies that are exactly "5": ([\d.]+)% before training, ([\d.]+)% after\n$'
+    ((before, after),) = re.findall(last, output)
     assert float(before) < 4
     assert float(after) >= 95
 
@@ -128,17 +109,14 @@ def test_gradient_steps_draw_from_the_last_two_batches(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """That of this train step, and that of the one before. No objective is printed as -0.000000."""
-    played, ages = [], []
-
-    def rollout_(*arguments: Any) -> Batch:
-        played.append(rollout(*arguments))
-        return played[-1]
+    played: list[Batch] = []
+    ages = []
 
     def objective(θ: Params, batch: Batch, config: GRPOConfig) -> Any:
         ages.append(next(age for age, other in enumerate(reversed(played)) if other is batch))
         return 0 * gpt_objective(θ, batch, config) - 1e-9
 
-    monkeypatch.setattr(say_five, "rollout", rollout_)
+    monkeypatch.setattr(say_five, "print_rollouts", played.append)
     monkeypatch.setattr(say_five, "gpt_objective", objective)
     monkeypatch.setattr(say_five, "TRAIN_STEPS", 8)
     θ = gpt_init(len(say_five.VOCABULARY), say_five.LONGEST, seed=0)

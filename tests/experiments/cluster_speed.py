@@ -1,8 +1,8 @@
 """Measure two workers of `cluster.py` beside a single process, on a slow environment.
 
 `uv run --group cluster tests/experiments/cluster_speed.py` prints seconds per batch, in about half
-a minute. Every game takes a millisecond for a step, as if it waited for a simulator. While one
-worker waits, the other one can go on, so this is measured even on a busy machine.
+a minute. Every game takes a millisecond for a step, as if it waited for a simulator. It needs an
+idle machine: where other programs keep all cores busy, two workers are no faster than one process.
 """
 
 import sys
