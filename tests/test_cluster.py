@@ -74,3 +74,14 @@ def test_the_script_joins_a_cluster(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
     output = run_example("cluster.py", tmp_path, old="M=50", new="M=2")
     assert len(re.findall(r"\d/2: reward 0\.\d{3}, validation 0\.\d{3}\n", output)) == 2
+
+
+def test_a_worker_that_dies_is_an_error(workers: list[Any]) -> None:
+    """It is named, and the optimizer keeps the parameters of its last gradient step."""
+    optimizer = m.AdamWOptimizer(m.neural_battleship_policy_init())
+    cluster.train_grpo_on_cluster(optimizer, replace(CONFIG, M=1), workers)
+    learned = optimizer.params.copy()
+    ray.kill(workers[1])
+    with pytest.raises(ray.exceptions.RayActorError, match="died"):
+        cluster.train_grpo_on_cluster(optimizer, CONFIG, workers)
+    assert all((optimizer.params[name] == learned[name]).all() for name in learned)

@@ -51,6 +51,13 @@ def test_the_gpt_is_one_block_of_a_transformer() -> None:
             np.testing.assert_allclose(π[i, t], literal_gpt(θ, tokens[i, : t + 1]), rtol=1e-6)
 
 
+def test_the_gpt_is_causal() -> None:
+    """Other tokens from position 4 on change nothing before it, and something from there on."""
+    one, other = gpt(float64_gpt(7, 6, seed=1), np.array([[1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 6, 0]]))
+    np.testing.assert_array_equal(one[:4], other[:4])
+    assert abs(one[4:] - other[4:]).max(axis=1).min() > 1e-3
+
+
 def test_the_gpt_stays_float32_and_follows_from_its_seed() -> None:
     """Parameters, probabilities and gradients are float32; the initial scale is 0.1."""
     θ, again, other = (gpt_init(8, 23, seed) for seed in (1, 1, 2))

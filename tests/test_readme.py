@@ -121,14 +121,15 @@ def test_blocks_run_as_printed(capsys: pytest.CaptureFixture[str]) -> None:
     frog, appended = BLOCKS
     names: dict[str, Any] = {"__name__": "frog"}
     exec(compile(frog, "README.md", "exec"), names)  # noqa: S102 - it is our own README
-    hops = [abs(frog - fly) for frog in range(9) for fly in range(9) if frog != fly]
-    best = np.mean([1 - 0.1 * (n - 1) for n in hops])  # 1 for the fly, less 0.1 for each hop before
+    hops = [min(pad, 9 - pad) for pad in range(1, 9)]
+    best = np.mean([1 - 0.1 * (n - 1) for n in hops])  # 0.1 less for each hop before the last
     assert f"worth {best:.2f} on average" in README
     assert names["rewards_val"][0] < 0.5
-    assert names["rewards_val"][-1] > best - 0.08  # of 64 games; eight seeds: within 0.02
+    assert names["rewards_val"][-1] > best - 0.03  # eight seeds: within 0.01
     names["config"] = replace(names["config"], M=5)
     capsys.readouterr()
     exec(compile(appended, "README.md", "exec"), names)  # noqa: S102
-    lines = re.findall(r"^(\d+) (0\.\d+)$", capsys.readouterr().out, flags=re.MULTILINE)
-    assert [int(i) for i, _ in lines] == [*range(5), *range(100)]  # of the report, of the loop
-    assert np.mean([float(reward) for _, reward in lines]) == pytest.approx(best, abs=0.05)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    rewards = [float(words[-1]) for words in lines if len(words) <= 2]  # progress has more words
+    assert len(rewards) == 5 + 100  # of the report, of the loop
+    assert np.mean(rewards) == pytest.approx(best, abs=0.05)
