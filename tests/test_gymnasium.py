@@ -30,10 +30,7 @@ GAMES: dict[str, tuple[Maker, set[str]]] = {
 def test_a_trajectory_is_one_episode_of_a_single_environment(
     maker: Maker, ends: set[str], mode: AutoresetMode
 ) -> None:
-    """The same seed and actions in a plain environment: the same observations, rewards and end.
-
-    Episodes end at different times, so most of them are reset while others still run.
-    """
+    """Given the same seed and actions, although most are reset while others still run."""
     actions = maker().action_space.n
     config = GRPOConfig(
         environment=lambda n: SyncVectorEnv([maker] * n, autoreset_mode=mode, copy=False),

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import say_five
 import shell_game as game
 from gpt import gpt_init, gpt_objective, gpt_policy
@@ -45,10 +44,7 @@ def test_right_answers_earn_a_reward_and_nothing_else_does() -> None:
 
 
 def test_the_base_model_can_trace() -> None:
-    """Made to think to the end, greedily, it knows where the ball is. Eight seeds: 1.0.
-
-    GRPO can only elicit what is there, so that everything else here depends on this.
-    """
+    """Made to think to the end, it is right: GRPO can elicit what is there. Eight seeds: 1.0."""
     θ = game.pre_train(seed=1).params
     rng = random.Random(0)
     games = [game.shell_game(rng) for _ in range(200)]
@@ -63,10 +59,7 @@ def test_the_base_model_can_trace() -> None:
 
 
 def test_shell_game(tmp_path: Path) -> None:
-    """Replies become right and long, here on 15 batches instead of 50.
-
-    Eight seeds: 31% to 35% right before, 86% to 92% after; tokens 4.5 to 4.8, 8.6 to 8.8.
-    """
+    """On 15 batches, not 50; eight seeds: 31-35% to 86-92% right, 4.5-4.8 to 8.6-8.8 tokens."""
     output = run_example("shell_game.py", tmp_path, "3", old="M=50,", new="M=15,")
     summary = r"\nright ([\d.]+)%, once in 8 ([\d.]+)%, tokens ([\d.]+)(?=\n)"
     before, after = np.array(re.findall(summary, output), float)
@@ -105,9 +98,7 @@ def test_say_five(tmp_path: Path) -> None:
     assert float(after) >= 95
 
 
-def test_gradient_steps_draw_from_the_last_two_batches(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_gradient_steps_draw_from_the_last_two_batches(monkeypatch: Any, capsys: Any) -> None:
     """That of this train step, and that of the one before. No objective is printed as -0.000000."""
     played: list[Batch] = []
     ages = []

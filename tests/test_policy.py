@@ -64,11 +64,10 @@ def test_a_tile_is_never_fired_at_twice() -> None:
     np.testing.assert_allclose(π.sum(axis=1), 1, rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("given", "tiles", "hidden"),
-    [({}, 25, 128), (dict(rules=m.BattleshipRules(10), hidden=300), 100, 300)],
-    ids=["default", "10x10"],
-)
+LARGER = dict(rules=m.BattleshipRules(10), hidden=300)
+
+
+@pytest.mark.parametrize(("given", "tiles", "hidden"), [({}, 25, 128), (LARGER, 100, 300)])
 def test_initial_parameters(given: dict[str, Any], tiles: int, hidden: int) -> None:
     """With half the tiles seen, W1 gives tanh inputs of variance 1; W2 keeps logits close to 0."""
     default = m.neural_battleship_policy_init(**given)

@@ -8,14 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import players
 import pytest
-from players import (
-    all_placements,
-    greedy_posterior_scores,
-    hunt_and_target_scores,
-    posterior,
-    random_shots_score,
-)
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -56,64 +50,49 @@ def test_links_into_the_repository_lead_somewhere() -> None:
 
 
 def test_greedy_posterior() -> None:
-    """It scores 0.6146 on average, the same as with a new posterior before each shot."""
-    scores = greedy_posterior_scores()
+    """It scores 0.6146 on average, the same as with a new players.posterior before each shot."""
+    scores = players.greedy_posterior_scores()
     assert scores.mean() == pytest.approx(0.6146, abs=0.00005)
-    for index in range(0, len(scores), 500):
-        fleet = all_placements()[index]
+    for fleet, score in zip(players.all_placements()[::500], scores[::500], strict=True):
         observation = np.zeros((5, 5))
         while (fleet & (observation == 0)).any():
-            p = posterior(observation)
-            assert p[observation != 0].tolist() == fleet[observation != 0].tolist()
-            assert p.sum() == pytest.approx(9)
-            tile = np.where(observation == 0, p, -1).argmax()
+            tile = np.where(observation == 0, players.posterior(observation), -1).argmax()
             observation.flat[tile] = 1 if fleet.flat[tile] else -1
-        assert scores[index] == 1 - (observation == -1).sum() / (17)
+        assert score == 1 - (observation == -1).sum() / 17
 
 
 def test_hunt_and_target() -> None:
     """It scores 0.397. Without a target, it is random play, whose score is known exactly."""
     error = 4 * 0.0006  # four standard errors of a mean over 4 games on each fleet
-    assert hunt_and_target_scores(games=4).mean() == pytest.approx(0.3974, abs=error)
-    random = hunt_and_target_scores(target=False, games=4).mean()
-    assert random == pytest.approx(random_shots_score(), abs=error)
-    assert random_shots_score() == pytest.approx(0.1529, abs=0.00005)
+    assert players.hunt_and_target_scores(games=4).mean() == pytest.approx(0.3974, abs=error)
+    random = players.hunt_and_target_scores(target=False, games=4).mean()
+    assert random == pytest.approx(players.random_shots_score(), abs=error)
+    assert players.random_shots_score() == pytest.approx(0.1529, abs=0.00005)
 
 
 def test_scores_are_those_of_the_players() -> None:
     """Played by code of the tests, or measured over ten seeds; also those in the file's header."""
-    rows = [line.split("|")[1:4] for line in README.splitlines() if line.startswith("| ")]
-    cells = {player.strip(): (score, shots) for player, score, shots in rows}
-
-    def numbers(player: str) -> list[float]:
-        (found,) = [" ".join(cell) for name, cell in cells.items() if player in name]
-        return [float(number) for number in re.findall(r"\d+\.\d+", found)]
-
-    def shots(score: float) -> float:  # 9 hits, and a miss for each 1/17 that is lacking
-        return 9 + 17 * (1 - score)
-
-    hunt = hunt_and_target_scores().mean()
-    best = greedy_posterior_scores().mean()
-    for player, score in (
-        ("random", random_shots_score()),
-        ("simple strategy", hunt),
-        ("likeliest tile", best),
-    ):
-        np.testing.assert_allclose(numbers(player)[0], score, atol=0.001)  # 0.0005, and chance
-        np.testing.assert_allclose(numbers(player)[1], shots(score), atol=0.055)
-    for player, section in (("microgrpo.py", "seeds"), ("symmetric.py", "symmetric")):
-        scores = [run["score"] for run in RESULTS[section]]
-        played = np.mean([run["shots"] for run in RESULTS[section]])
+    played = {
+        "random shots": players.random_shots_score(),
+        "simple strategy": players.hunt_and_target_scores().mean(),
+        "likeliest tile": players.greedy_posterior_scores().mean(),
+    }
+    # A game takes 9 hits, and a miss for each 1/17 that its score lacks.
+    expected = {player: [score, 9 + 17 * (1 - score)] for player, score in played.items()}
+    for player, section in ((r"\*\*`microgrpo.py`", "seeds"), (r"\[`symmetric.py`", "symmetric")):
+        scores, shots = ([run[name] for run in RESULTS[section]] for name in ("score", "shots"))
         assert len(scores) == 10
-        measured = [np.mean(scores), min(scores), max(scores)]
-        np.testing.assert_allclose(numbers(player)[:3], measured, atol=0.00051)
-        np.testing.assert_allclose(numbers(player)[3], played, atol=0.051)
+        expected[player] = [np.mean(scores), min(scores), max(scores), np.mean(shots)]
+    for player, values in expected.items():
+        (row,) = re.findall(rf"^\| {player}.*", README, re.MULTILINE)
+        numbers = [float(number) for number in re.findall(r"\d+\.\d+", row)]
+        np.testing.assert_allclose(numbers[:-1], values[:-1], atol=0.0006)  # rounding, and chance
+        np.testing.assert_allclose(numbers[-1], values[-1], atol=0.053)
 
-    header = [
-        float(number) for number in re.findall(r"\b0\.\d\d\b", SOURCE[: SOURCE.index("Terms:")])
-    ]
+    header = re.findall(r"\b0\.\d\d\b", SOURCE[: SOURCE.index("Terms:")])
     ours = np.mean([run["score"] for run in RESULTS["seeds"]])
-    np.testing.assert_allclose(header, [random_shots_score(), hunt, ours], atol=0.0051)
+    measured = [played["random shots"], played["simple strategy"], ours]
+    np.testing.assert_allclose(np.array(header, float), measured, atol=0.0051)
 
 
 def test_blocks_run_as_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -52,19 +52,13 @@ def check_result(output: str, θ: m.Params) -> float:
     return float(games.rewards.mean())
 
 
-def load(folder: Path) -> m.Params:
-    """Load the parameters that a script saved."""
-    with np.load(folder / "battleship_policy.npz") as file:
-        return dict(file)
-
-
 def test_a_run_shows_and_saves_what_was_learned(tmp_path: Path) -> None:
     """Progress, scores and a game; learned from the default rate, B, μ ..., and the reference."""
     output, errors = start(tmp_path, M=22).communicate()
     assert not errors
     batches = [int(number) for number in re.findall(r"^ *(\d+)/22 ", output, re.MULTILINE)]
     assert batches == list(range(1, 23))
-    θ_star = load(tmp_path)
+    θ_star = dict(np.load(tmp_path / "battleship_policy.npz"))
     assert check_result(output, θ_star) > 0.28  # eight seeds: 0.316 to 0.340
 
     optimizer = m.AdamWOptimizer(m.neural_battleship_policy_init(), learning_rate=2e-2)
@@ -87,7 +81,8 @@ def test_ctrl_c_ends_training_and_nothing_else(tmp_path: Path) -> None:
     assert not errors
     assert "400/400" not in output
     assert process.returncode == 0
-    assert check_result(output, load(tmp_path)) > 0.3  # eight seeds: 0.355 to 0.371
+    θ = dict(np.load(tmp_path / "battleship_policy.npz"))
+    assert check_result(output, θ) > 0.3  # eight seeds: 0.355 to 0.371
 
 
 def test_a_folder_that_takes_no_file_costs_only_the_file(tmp_path: Path) -> None:
