@@ -9,9 +9,9 @@ A game without a miss scores 1. Random shots score 0.15 on average, a simple han
 (fire next to a hit if there is one, else anywhere) 0.40, and the trained network 0.57. Terms:
 
     policy        the network: it maps a board to the probability of each shot
-    trajectory    one game, starting from a hidden fleet. Each step is an observation (a board) and
-                  an action (a shot). The reward of the whole game is its score
-    reference     a fixed policy to stay close to; the KL divergence measures the distance from it
+    trajectory    one game, starting from a hidden fleet. Each step of it is an observation (a
+                  board) and an action (a shot). Its reward is the score of the whole game
+    reference     a fixed policy to stay close to; the KL divergence measures how far away it is
 
 (For a language model: start = prompt, observation = the text so far, action = token, trajectory =
 completion.) The algorithm, whose M, B, G, μ, ε and β are fields of `GRPOConfig`:
@@ -27,8 +27,8 @@ completion.) The algorithm, whose M, B, G, μ, ε and β are fields of `GRPOConf
             take a gradient step that increases J
 
 All games of a group face the same fleet. A game that beats the mean of its group was therefore
-played better, or was luckier, but it was not easier. Its actions become more likely, and those of
-worse games less likely. Not every shot of a good game is good, but that averages out over many.
+played better, or was luckier, but it was no easier. Its actions become more likely, and those of
+worse games less likely. Not every shot of a good game is good, but many games average that out.
 
 The min and the clip, which leave no incentive to move ρ far from 1, come from PPO. PPO trains a
 second network, the critic, to predict how a game will turn out; here the mean of the group does
@@ -47,20 +47,20 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
-import autograd.numpy as anp  # differentiable NumPy, for whatever depends on θ
+import autograd.numpy as anp  # differentiable NumPy, for whatever depends on the parameters θ
 import numpy as np
 from autograd import value_and_grad
 from autograd.tracer import getval
 
-# Once 30 MB are freed, glibc keeps freed blocks up to that size for reuse: a third faster on Linux.
+# Allocating and freeing 30 MB makes glibc keep freed blocks for reuse: a third faster on Linux.
 np.empty(30 * 2**20, np.uint8)
 
 Array = np.ndarray[Any, Any]
 Params = dict[str, Any]  # named arrays of floats
 
 # %% Game
-# The game is Battleship for one player. A board of N x N tiles hides a fleet. A shot uncovers a
-# tile, until all tiles of all ships are hit. Brackets such as [N, N] give the shape of an array.
+# The game is Battleship for one player. A board of N x N tiles hides a fleet. Each shot uncovers a
+# tile, and the game ends when all ships are hit. Brackets such as [N, N] give an array's shape.
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class BattleshipGame:
         self.shots = np.zeros_like(fleets)
 
     def fire(self, tiles: Array) -> None:
-        """Fire a shot in each game, at tiles [n] from 0 to N*N-1. Repeating it changes nothing."""
+        """Fire a shot in each game, at tiles [n] from 0 to N*N-1. Repeated shots change nothing."""
         row, column = np.unravel_index(tiles, self.shots.shape[1:])
         self.shots[np.arange(len(tiles)), row, column] = True
 
@@ -130,8 +130,8 @@ class Environment(Protocol):
     """n trajectories in lockstep, with `reset` and `step` as in `gymnasium.vector.VectorEnv`.
 
     Equal seeds must give equal starts, so that a group shares its start. Otherwise luck is mistaken
-    for skill, and training silently gets worse. A trajectory that has ended repeats its last action
-    until all have ended; what it returns is ignored.
+    for skill, and training silently gets worse. A trajectory that has ended is given its last
+    action again until all have ended; what `step` returns for it is ignored.
     """
 
     def reset(self, *, seed: Any) -> tuple[Array, dict[str, Any]]:
@@ -181,7 +181,7 @@ def neural_battleship_policy_init(
     """Draw the parameters θ, float32, of a network that initially plays almost at random."""
     rng = np.random.default_rng(seed)
     tiles = rules.board_size**2
-    W1 = rng.normal(scale=(tiles / 2) ** -0.5, size=(2 * tiles, hidden))  # midgame, tiles/2 are 1
+    W1 = rng.normal(scale=(tiles / 2) ** -0.5, size=(2 * tiles, hidden))  # half the tiles are seen
     W2 = rng.normal(scale=0.1 * hidden**-0.5, size=(hidden, tiles))  # 0.1: logits close to 0
     θ = {"W1": W1, "b1": np.zeros(hidden), "W2": W2}
     return {name: value.astype(np.float32) for name, value in θ.items()}
@@ -229,7 +229,7 @@ class GRPOConfig:
     B: int = 64  # groups per batch
     M: int = 1300  # batches
     μ: int = 2  # gradient steps per batch
-    max_steps: int = 1000  # trajectories are cut off after this many
+    max_steps: int = 1000  # trajectories are cut off after this many steps
     max_grad_norm: float = 0.2  # larger gradients are scaled down to this norm
     num_val: int = 64  # validation trajectories, played after each batch
     seed: int = 42  # determines all randomness in training
@@ -243,7 +243,7 @@ class GRPOConfig:
 
 
 class Batch(NamedTuple):
-    """All S steps of n trajectories (first steps, second steps, ...), and the n rewards.
+    """All S steps of n trajectories (all first steps, all second steps, ...), and the n rewards.
 
     In training, trajectory i is in group i // G. Here is a group of G = 2 in a shorter game, with
     invented numbers. Trajectory 0 took three steps and trajectory 1 took one:
@@ -269,7 +269,7 @@ class Batch(NamedTuple):
 
 
 def check_probabilities(name: str, π: Array) -> None:
-    """Raise ValueError for logits, for example, which would make training fail silently."""
+    """Raise ValueError unless π is probabilities. Logits, say, would ruin training silently."""
     valid = (π >= 0).all(axis=-1) & (abs(π.sum(axis=-1) - 1) < 1e-3)  # False for NaN
     if not valid.all():
         raise ValueError(f"{name} must give probabilities that sum to 1, got {π[~valid][0]}")
@@ -291,7 +291,7 @@ def rollout(θ: Params, config: GRPOConfig, seeds: Iterable[int]) -> Batch:
     columns: dict[str, list[Array]] = defaultdict(list)  # one list per field of Batch
     for _ in range(config.max_steps):
         seen = observations[running]
-        seen.flags.writeable = False  # so that no policy changes what training will show it again
+        seen.flags.writeable = False  # the batch keeps this array, so no policy may change it
         π = config.policy(θ, seen)  # [r, num_actions], where r trajectories are running
         π_ref = config.reference_policy(seen) if config.reference_policy else π
         check_probabilities("policy", π)
@@ -325,20 +325,20 @@ def grpo_advantages(rewards: Array, config: GRPOConfig) -> Array:
     groups = rewards.reshape(-1, config.G)  # [B, G]
     mean = groups.mean(axis=1, keepdims=True)
     std = groups.std(axis=1, keepdims=True)
-    # Dividing makes the scale of rewards hardly matter. If all rewards of a group are equal, there
-    # is nothing to learn: 1e-4 turns 0 / 0 into 0. (TRL uses the sample deviation, with G - 1.)
+    # After this division, the scale of rewards hardly matters. If all rewards of a group are equal,
+    # there is nothing to learn: 1e-4 turns 0 / 0 into 0. (TRL uses the sample deviation: G - 1.)
     return ((groups - mean) / (std + 1e-4)).reshape(-1)
 
 
 def kl_divergence(π: Any, π_ref: Array) -> Any:
     """Estimate KL(π ‖ π_ref) at each step, from the probabilities of the action taken: [S] -> [S].
 
-    The divergence is the mean of -log(ratio) over actions drawn from π, where ratio = π_ref / π for
-    the action drawn. Equation 4 of DeepSeekMath, also called k3, adds ratio - 1. So no estimate is
-    negative, and the mean is as before, since ratio has the mean Σ π (π_ref / π) = Σ π_ref = 1.
+    The divergence is the mean of -log(ratio) over actions drawn from π, where ratio = π_ref / π.
+    Equation 4 of DeepSeekMath, also called k3, adds ratio - 1. That is 0 on average, because ratio
+    has the mean Σ π (π_ref / π) = Σ π_ref = 1, and as log x <= x - 1, no estimate is negative.
 
-    The mean is right, but its gradient is not quite: at π = π_old, it is on average the gradient of
-    KL(π_ref ‖ π), the divergence the other way round. Both are smallest where π = π_ref.
+    In J, it is not an exact penalty. The actions come from π_old, and even at π = π_old, the
+    gradient is on average that of KL(π_ref ‖ π), the divergence the other way round.
     """
     ratio = π_ref / π
     return ratio - anp.log(ratio) - 1
@@ -356,15 +356,15 @@ def grpo_objective(θ: Params, batch: Batch, config: GRPOConfig) -> Any:
     ρ = π / batch.π_old  # [S]
     A = grpo_advantages(batch.rewards, config)[batch.trajectory]  # [S]
 
-    # At the first gradient step on a batch, ρ = 1. Then J = 0 (apart from the divergence), because
-    # the advantages of a group sum to 0. But ∇J is not 0. Since ∇ρ = ∇π / π_old = ∇log π, ∇J is the
-    # mean of A ∇log π. This is how a classifier learns, with the action taken as the label and A as
-    # its weight: where A > 0, the action becomes more likely; where A < 0, less likely.
+    # At the first gradient step on a batch, π = π_old and ρ = 1. Then J = 0, because the advantages
+    # of a group sum to 0. But ∇J is not 0: as ∇ρ = ∇π / π_old = ∇log π, it is the mean of A ∇log π.
+    # (Both apart from the divergence.) A classifier learns like this, with the action as the label
+    # and A as its weight: where A > 0, the action becomes more likely; where A < 0, less likely.
     #
     # After that step ρ moves away from 1, and a batch says little about policies far from the one
-    # that played it. So once ρ has gone far enough in the right direction, the minimum is constant,
-    # with gradient 0. If it went in the wrong one, there is a gradient to pull it back: with A > 0
-    # and ρ = 0.5, the minimum is 0.5 A; the clip alone would be 0.8 A, a constant. The effect on ρ:
+    # that played it. So once ρ has gone far enough the right way (up if A > 0, down if A < 0), the
+    # minimum is constant, with gradient 0. If ρ went the wrong way, a gradient pulls it back: with
+    # A > 0 and ρ = 0.5, the minimum is 0.5 A, but the clip alone 0.8 A, a constant. In a table:
     #
     #                ρ < 1-ε       between       ρ > 1+ε
     #     A > 0      raise ρ       raise ρ      leave it
@@ -381,7 +381,7 @@ def grpo_objective(θ: Params, batch: Batch, config: GRPOConfig) -> Any:
 
 
 # %% Train
-# Training repeats three things: play, compare, adjust.
+# Training: play, compare, adjust, repeat.
 
 
 @dataclass
@@ -399,8 +399,8 @@ class AdamWOptimizer:
     λ: float = 0.01  # weight decay
 
     def __post_init__(self) -> None:
-        self.params = dict(self.params)  # so that the caller's dictionary stays as it is
-        self.m: Params = dict.fromkeys(self.params, 0.0)  # running mean of the gradient, at first 0
+        self.params = dict(self.params)  # leave the caller's dictionary unchanged
+        self.m: Params = dict.fromkeys(self.params, 0.0)  # running mean of gradients, initially 0
         self.v = self.m.copy()  # running mean of its square
         self.t = 0
 
@@ -421,7 +421,7 @@ class AdamWOptimizer:
 def print_progress(
     i: int, config: GRPOConfig, batch: Batch, reward_val: float, grad_norm: float
 ) -> None:
-    """Print the first batch and about twenty more. Only validation is after its gradient steps."""
+    """Print the first batch and about twenty more. Validation comes after the gradient steps."""
     if i == 0:
         print("      batch      reward  validation    gradient          KL     entropy")
     if i == 0 or (i + 1) % max(1, config.M // 20) == 0:
@@ -461,7 +461,7 @@ def train_grpo(
             descent = {name: -g / shrink for name, g in gradient.items()}
             optimizer.step(descent, lr_scale=1 - i / config.M)
 
-        # The same seeds each time, never used in training (although nearly all fleets come up).
+        # Always the same seeds, never trained on. (Nearly all fleets are, by way of other seeds.)
         rewards_val[i] = rollout(optimizer.params, config, range(config.num_val)).rewards.mean()
         report(i, config, batch, rewards_val[i], norm)
     return dict(optimizer.params), rewards_val
