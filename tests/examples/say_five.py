@@ -121,9 +121,9 @@ def pre_train(seed: int) -> Params:
 
 def print_rollouts(batch: Batch) -> None:
     """Print the reward and the text of each reply."""
-    for i, reward in enumerate(batch.rewards):
+    for i, earned in enumerate(batch.rewards):
         reply = batch.actions[batch.trajectory == i]
-        print(f"Reward: {reward:.3f}; Response: {decode(reply)}")
+        print(f"Reward: {earned:.3f}; Response: {decode(reply)}")
 
 
 def train(optimizer: AdamWOptimizer, config: GRPOConfig) -> None:
