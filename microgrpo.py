@@ -37,7 +37,7 @@ that job. (For those who know PPO: there is no discount and no GAE.) In a hurry?
 
 import os
 
-# Matrices this small only get slower with more threads. Must be set before NumPy is imported.
+# More threads only slow down matrices this small. Must be set before NumPy is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import sys
@@ -256,7 +256,7 @@ class Batch(NamedTuple):
 
         rewards = [0.2, 0.8], so that A is about [-1, 1]
 
-    Language-model libraries pad to [n, longest] and mask the padding. Lists of steps need neither.
+    Language-model libraries often pad to [n, longest] and mask the padding. Lists of steps need neither.
     """
 
     observations: Array  # [S, ...]
@@ -338,7 +338,7 @@ def kl_divergence(π: Any, π_ref: Array) -> Any:
     has the mean Σ π (π_ref / π) = Σ π_ref = 1, and as log x <= x - 1, no estimate is negative.
 
     In J, it is not an exact penalty. The actions come from π_old, and even at π = π_old, the
-    gradient is on average that of KL(π_ref ‖ π), the divergence the other way round.
+    gradient is on average that of KL(π_ref ‖ π), the divergence with its arguments swapped.
     """
     ratio = π_ref / π
     return ratio - anp.log(ratio) - 1
@@ -455,7 +455,7 @@ def train_grpo(
             norm = np.sqrt(sum(np.sum(g**2) for g in gradient.values()))
             if not np.isfinite(J + norm):
                 raise FloatingPointError(f"batch {i + 1}: J is {J}, its gradient has norm {norm}")
-            # Clip the norm: when π becomes tiny, π_ref / π makes the gradient huge.
+            # Clip the norm: π_ref / π, and ρ where A < 0, can make the gradient huge.
             shrink = max(1.0, norm / config.max_grad_norm)
             # Minus, because the optimizer minimises, and J is to be maximised.
             descent = {name: -g / shrink for name, g in gradient.items()}
@@ -472,7 +472,7 @@ def train_grpo(
 
 if __name__ == "__main__":
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(encoding="utf-8")  # so that emoji also work in a pipe
+        sys.stdout.reconfigure(encoding="utf-8")  # so that emoji survive a pipe
     grpo_config = GRPOConfig(
         environment=BattleshipEnv,
         policy=neural_battleship_policy,
