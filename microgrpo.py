@@ -9,9 +9,9 @@ A game without a miss scores 1. Random shots score 0.15 on average, a simple han
 (fire next to a hit if there is one, else anywhere) 0.40, and the trained network 0.57. Terms:
 
     policy        the network: it maps a board to the probability of each shot
-    trajectory    one game, starting from a hidden fleet. Each step of it is an observation (a
+    trajectory    one game, starting from a hidden fleet. Each of its steps is an observation (a
                   board) and an action (a shot). Its reward is the score of the whole game
-    reference     a fixed policy to stay close to; the KL divergence measures how far away it is
+    reference     a fixed policy to stay close to; KL divergence is how far the policy is from it
 
 (For a language model: start = prompt, observation = the text so far, action = token, trajectory =
 completion.) The algorithm, whose M, B, G, μ, ε and β are fields of `GRPOConfig`:
@@ -28,7 +28,7 @@ completion.) The algorithm, whose M, B, G, μ, ε and β are fields of `GRPOConf
 
 All games of a group face the same fleet. A game that beats the mean of its group was therefore
 played better, or was luckier, but it was no easier. Its actions become more likely, and those of
-worse games less likely. Not every shot of a good game is good, but many games average that out.
+worse games less likely. Not every shot of a good game is good, but over many games it averages out.
 
 The min and the clip, which leave no incentive to move ρ far from 1, come from PPO. PPO trains a
 second network, the critic, to predict how a game will turn out; here the mean of the group does
@@ -37,7 +37,7 @@ that job. (For those who know PPO: there is no discount and no GAE.) In a hurry?
 
 import os
 
-# More threads only slow down matrices this small. Must be set before NumPy is imported.
+# Extra threads only slow down matrices this small. Must be set before NumPy is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import sys
@@ -52,7 +52,7 @@ import numpy as np
 from autograd import value_and_grad
 from autograd.tracer import getval
 
-# Allocating and freeing 30 MB makes glibc keep freed blocks for reuse: a third faster on Linux.
+# For speed only: once 30 MB are freed, glibc keeps freed blocks for reuse, a third faster on Linux.
 np.empty(30 * 2**20, np.uint8)
 
 Array = np.ndarray[Any, Any]
@@ -60,7 +60,7 @@ Params = dict[str, Any]  # named arrays of floats
 
 # %% Game
 # The game is Battleship for one player. A board of N x N tiles hides a fleet. Each shot uncovers a
-# tile, and the game ends when all ships are hit. Brackets such as [N, N] give an array's shape.
+# tile, until every tile of every ship is hit. Brackets such as [N, N] give the shape of an array.
 
 
 @dataclass(frozen=True)
@@ -130,8 +130,8 @@ class Environment(Protocol):
     """n trajectories in lockstep, with `reset` and `step` as in `gymnasium.vector.VectorEnv`.
 
     Equal seeds must give equal starts, so that a group shares its start. Otherwise luck is mistaken
-    for skill, and training silently gets worse. A trajectory that has ended is given its last
-    action again until all have ended; what `step` returns for it is ignored.
+    for skill, and training silently gets worse. A trajectory that has ended keeps
+    being given its last action until all have ended; what `step` returns for it is ignored.
     """
 
     def reset(self, *, seed: Any) -> tuple[Array, dict[str, Any]]:
@@ -181,7 +181,7 @@ def neural_battleship_policy_init(
     """Draw the parameters θ, float32, of a network that initially plays almost at random."""
     rng = np.random.default_rng(seed)
     tiles = rules.board_size**2
-    W1 = rng.normal(scale=(tiles / 2) ** -0.5, size=(2 * tiles, hidden))  # half the tiles are seen
+    W1 = rng.normal(scale=(tiles / 2) ** -0.5, size=(2 * tiles, hidden))  # if tiles/2 inputs are 1
     W2 = rng.normal(scale=0.1 * hidden**-0.5, size=(hidden, tiles))  # 0.1: logits close to 0
     θ = {"W1": W1, "b1": np.zeros(hidden), "W2": W2}
     return {name: value.astype(np.float32) for name, value in θ.items()}
@@ -245,18 +245,18 @@ class GRPOConfig:
 class Batch(NamedTuple):
     """All S steps of n trajectories (all first steps, all second steps, ...), and the n rewards.
 
-    In training, trajectory i is in group i // G. Here is a group of G = 2 in a shorter game, with
-    invented numbers. Trajectory 0 took three steps and trajectory 1 took one:
+    In training, trajectory i is in group i // G. Here is a group of G = 2, with a fleet of one
+    tile, 3 (π_old is invented). Trajectory 0 took three steps and trajectory 1 took one:
 
         observations   actions   π_old   π_ref   step_rewards   trajectory
-        a board             12    0.04    0.04            0.0            0
-        a board              3    0.05    0.04            0.8            1
-        a board             13    0.31    0.04            0.0            0
-        a board             17    0.66    0.04            0.2            0
+        a board             12    0.05    0.04           0.00            0
+        a board              3    0.04    0.04           1.00            1
+        a board             13    0.04    0.04           0.00            0
+        a board              3    0.06    0.04           0.92            0
 
-        rewards = [0.2, 0.8], so that A is about [-1, 1]
+        rewards = [0.92, 1.0], so that A is about [-1, 1]
 
-    Language-model libraries often pad to [n, longest] and mask the padding. Lists of steps need neither.
+    Language-model libraries often pad to [n, longest] and mask the padding. Here there is none.
     """
 
     observations: Array  # [S, ...]
@@ -269,7 +269,7 @@ class Batch(NamedTuple):
 
 
 def check_probabilities(name: str, π: Array) -> None:
-    """Raise ValueError unless π is probabilities. Logits, say, would ruin training silently."""
+    """Raise ValueError unless rows are probabilities: logits would silently ruin training."""
     valid = (π >= 0).all(axis=-1) & (abs(π.sum(axis=-1) - 1) < 1e-3)  # False for NaN
     if not valid.all():
         raise ValueError(f"{name} must give probabilities that sum to 1, got {π[~valid][0]}")
@@ -335,10 +335,10 @@ def kl_divergence(π: Any, π_ref: Array) -> Any:
 
     The divergence is the mean of -log(ratio) over actions drawn from π, where ratio = π_ref / π.
     Equation 4 of DeepSeekMath, also called k3, adds ratio - 1. That is 0 on average, because ratio
-    has the mean Σ π (π_ref / π) = Σ π_ref = 1, and as log x <= x - 1, no estimate is negative.
+    has the mean Σ π (π_ref / π) = Σ π_ref = 1. And since log x <= x - 1, no estimate is negative.
 
-    In J, it is not an exact penalty. The actions come from π_old, and even at π = π_old, the
-    gradient is on average that of KL(π_ref ‖ π), the divergence with its arguments swapped.
+    As a penalty in J it is not exact: the actions come from π_old, and even at π = π_old, its
+    gradient is on average that of KL(π_ref ‖ π), the reverse divergence.
     """
     ratio = π_ref / π
     return ratio - anp.log(ratio) - 1
@@ -356,15 +356,15 @@ def grpo_objective(θ: Params, batch: Batch, config: GRPOConfig) -> Any:
     ρ = π / batch.π_old  # [S]
     A = grpo_advantages(batch.rewards, config)[batch.trajectory]  # [S]
 
-    # At the first gradient step on a batch, π = π_old and ρ = 1. Then J = 0, because the advantages
-    # of a group sum to 0. But ∇J is not 0: as ∇ρ = ∇π / π_old = ∇log π, it is the mean of A ∇log π.
-    # (Both apart from the divergence.) A classifier learns like this, with the action as the label
-    # and A as its weight: where A > 0, the action becomes more likely; where A < 0, less likely.
+    # At the first gradient step on a batch, π = π_old and ρ = 1. Leaving the divergence aside, J is
+    # then 0, because the advantages of a group sum to 0. But ∇J is not: ∇ρ = ∇π / π_old = ∇log π,
+    # so it is the mean of A ∇log π. A classifier is trained in the same way, with the action as the
+    # label and A as its weight: where A > 0, the action becomes more likely; where A < 0, less so.
     #
     # After that step ρ moves away from 1, and a batch says little about policies far from the one
     # that played it. So once ρ has gone far enough the right way (up if A > 0, down if A < 0), the
-    # minimum is constant, with gradient 0. If ρ went the wrong way, a gradient pulls it back: with
-    # A > 0 and ρ = 0.5, the minimum is 0.5 A, but the clip alone 0.8 A, a constant. In a table:
+    # minimum is constant, with gradient 0. If ρ went the wrong way, a gradient still pulls it back:
+    # with A > 0 and ρ = 0.5, the minimum is 0.5 A; the clip alone would be 0.8 A, a constant. So:
     #
     #                ρ < 1-ε       between       ρ > 1+ε
     #     A > 0      raise ρ       raise ρ      leave it
@@ -388,7 +388,7 @@ def grpo_objective(θ: Params, batch: Batch, config: GRPOConfig) -> Any:
 class AdamWOptimizer:
     """Adam with decoupled weight decay (arXiv 1711.05101), like torch.optim.AdamW. It minimises.
 
-    β1, β2 and ε are Adam's own, not those of GRPOConfig.
+    β1, β2 and ε are Adam's own, not the β and ε of GRPOConfig.
     """
 
     params: Params
@@ -401,7 +401,7 @@ class AdamWOptimizer:
     def __post_init__(self) -> None:
         self.params = dict(self.params)  # leave the caller's dictionary unchanged
         self.m: Params = dict.fromkeys(self.params, 0.0)  # running mean of gradients, initially 0
-        self.v = self.m.copy()  # running mean of its square
+        self.v = self.m.copy()  # running mean of their squares
         self.t = 0
 
     def step(self, gradient: Params, lr_scale: float = 1.0) -> None:
@@ -421,7 +421,7 @@ class AdamWOptimizer:
 def print_progress(
     i: int, config: GRPOConfig, batch: Batch, reward_val: float, grad_norm: float
 ) -> None:
-    """Print the first batch and about twenty more. Validation comes after the gradient steps."""
+    """Print the first batch and about twenty more. Only validation is after the gradient steps."""
     if i == 0:
         print("      batch      reward  validation    gradient          KL     entropy")
     if i == 0 or (i + 1) % max(1, config.M // 20) == 0:
@@ -461,7 +461,7 @@ def train_grpo(
             descent = {name: -g / shrink for name, g in gradient.items()}
             optimizer.step(descent, lr_scale=1 - i / config.M)
 
-        # Always the same seeds, never trained on. (Nearly all fleets are, by way of other seeds.)
+        # Always the same seeds, never trained on. (Other seeds do bring up nearly all the fleets.)
         rewards_val[i] = rollout(optimizer.params, config, range(config.num_val)).rewards.mean()
         report(i, config, batch, rewards_val[i], norm)
     return dict(optimizer.params), rewards_val
