@@ -11,7 +11,7 @@ A game without a miss scores 1. Random shots score 0.15 on average, a simple han
     policy        the network: it maps a board to the probability of each shot
     trajectory    one game, starting from a hidden fleet. Each of its steps is an observation (a
                   board) and an action (a shot). Its reward is the score of the whole game
-    reference     a fixed policy to stay close to; KL divergence is how far the policy is from it
+    reference     a fixed policy to stay close to; KL divergence measures how far the policy is
 
 (For a language model: start = prompt, observation = the text so far, action = token, trajectory =
 completion.) The algorithm, whose M, B, G, μ, ε and β are fields of `GRPOConfig`:
@@ -52,7 +52,7 @@ import numpy as np
 from autograd import value_and_grad
 from autograd.tracer import getval
 
-# For speed only: once 30 MB are freed, glibc keeps freed blocks for reuse, a third faster on Linux.
+# For speed only: this is freed at once, and then glibc keeps freed memory. A third faster on Linux.
 np.empty(30 * 2**20, np.uint8)
 
 Array = np.ndarray[Any, Any]
@@ -123,15 +123,15 @@ class BattleshipGame:
 
 
 # %% Environment
-# An environment is all that training needs from a game. From here on, a game is a trajectory.
+# An environment is what training needs of a game. From here on, a game is called a trajectory.
 
 
 class Environment(Protocol):
     """n trajectories in lockstep, with `reset` and `step` as in `gymnasium.vector.VectorEnv`.
 
     Equal seeds must give equal starts, so that a group shares its start. Otherwise luck is mistaken
-    for skill, and training silently gets worse. A trajectory that has ended keeps
-    being given its last action until all have ended; what `step` returns for it is ignored.
+    for skill, and training silently gets worse. Trajectories that have ended are still stepped,
+    with their last action, until all have ended; what `step` returns for them is ignored.
     """
 
     def reset(self, *, seed: Any) -> tuple[Array, dict[str, Any]]:
@@ -181,7 +181,7 @@ def neural_battleship_policy_init(
     """Draw the parameters θ, float32, of a network that initially plays almost at random."""
     rng = np.random.default_rng(seed)
     tiles = rules.board_size**2
-    W1 = rng.normal(scale=(tiles / 2) ** -0.5, size=(2 * tiles, hidden))  # if tiles/2 inputs are 1
+    W1 = rng.normal(scale=(tiles / 2) ** -0.5, size=(2 * tiles, hidden))  # variance 1 in midgame
     W2 = rng.normal(scale=0.1 * hidden**-0.5, size=(hidden, tiles))  # 0.1: logits close to 0
     θ = {"W1": W1, "b1": np.zeros(hidden), "W2": W2}
     return {name: value.astype(np.float32) for name, value in θ.items()}
@@ -245,8 +245,8 @@ class GRPOConfig:
 class Batch(NamedTuple):
     """All S steps of n trajectories (all first steps, all second steps, ...), and the n rewards.
 
-    In training, trajectory i is in group i // G. Here is a group of G = 2, with a fleet of one
-    tile, 3 (π_old is invented). Trajectory 0 took three steps and trajectory 1 took one:
+    In training, trajectory i is in group i // G. Here is a group of G = 2, on a board of 5 x 5
+    with a ship on tile 3 only (π_old is invented). Trajectory 0 took three steps, trajectory 1 one:
 
         observations   actions   π_old   π_ref   step_rewards   trajectory
         a board             12    0.05    0.04           0.00            0
@@ -288,7 +288,7 @@ def rollout(θ: Params, config: GRPOConfig, seeds: Iterable[int]) -> Batch:
     observations, _ = environment.reset(seed=seeds)
     running = np.ones(n, bool)  # which trajectories have not ended: only these are recorded
     actions = np.zeros(n, int)
-    columns: dict[str, list[Array]] = defaultdict(list)  # one list per field of Batch
+    columns: dict[str, list[Array]] = defaultdict(list)  # one list per field of Batch but the last
     for _ in range(config.max_steps):
         seen = observations[running]
         seen.flags.writeable = False  # the batch keeps this array, so no policy may change it
@@ -338,7 +338,7 @@ def kl_divergence(π: Any, π_ref: Array) -> Any:
     has the mean Σ π (π_ref / π) = Σ π_ref = 1. And since log x <= x - 1, no estimate is negative.
 
     As a penalty in J it is not exact: the actions come from π_old, and even at π = π_old, its
-    gradient is on average that of KL(π_ref ‖ π), the reverse divergence.
+    gradient is on average that of KL(π_ref ‖ π), the reverse divergence. Both are 0 at π = π_ref.
     """
     ratio = π_ref / π
     return ratio - anp.log(ratio) - 1
@@ -358,10 +358,10 @@ def grpo_objective(θ: Params, batch: Batch, config: GRPOConfig) -> Any:
 
     # At the first gradient step on a batch, π = π_old and ρ = 1. Leaving the divergence aside, J is
     # then 0, because the advantages of a group sum to 0. But ∇J is not: ∇ρ = ∇π / π_old = ∇log π,
-    # so it is the mean of A ∇log π. A classifier is trained in the same way, with the action as the
+    # so ∇J is the mean of A ∇log π. A classifier is trained in the same way, with the action as the
     # label and A as its weight: where A > 0, the action becomes more likely; where A < 0, less so.
     #
-    # After that step ρ moves away from 1, and a batch says little about policies far from the one
+    # After that step, ρ moves away from 1, and a batch says little about policies far from the one
     # that played it. So once ρ has gone far enough the right way (up if A > 0, down if A < 0), the
     # minimum is constant, with gradient 0. If ρ went the wrong way, a gradient still pulls it back:
     # with A > 0 and ρ = 0.5, the minimum is 0.5 A; the clip alone would be 0.8 A, a constant. So:
@@ -421,7 +421,7 @@ class AdamWOptimizer:
 def print_progress(
     i: int, config: GRPOConfig, batch: Batch, reward_val: float, grad_norm: float
 ) -> None:
-    """Print the first batch and about twenty more. Only validation is after the gradient steps."""
+    """Print about twenty batches. Reward, KL and entropy are from before their gradient steps."""
     if i == 0:
         print("      batch      reward  validation    gradient          KL     entropy")
     if i == 0 or (i + 1) % max(1, config.M // 20) == 0:
@@ -461,7 +461,7 @@ def train_grpo(
             descent = {name: -g / shrink for name, g in gradient.items()}
             optimizer.step(descent, lr_scale=1 - i / config.M)
 
-        # Always the same seeds, never trained on. (Other seeds do bring up nearly all the fleets.)
+        # Always the same seeds, never trained on. (Training meets most fleets, by other seeds.)
         rewards_val[i] = rollout(optimizer.params, config, range(config.num_val)).rewards.mean()
         report(i, config, batch, rewards_val[i], norm)
     return dict(optimizer.params), rewards_val
@@ -491,7 +491,7 @@ if __name__ == "__main__":
         shots = len(games.actions) / len(test_seeds)
         print(f"{when} training: score {games.rewards.mean():.3f}, {shots:.1f} shots per game")
 
-    # `games` are now those after training. Replay the first.
+    # `games` now holds those after training. Replay the first.
     game = BattleshipGame(random_fleet(BattleshipRules(), test_seeds[0])[np.newaxis])
     for number, tile in enumerate(games.actions[games.trajectory == 0], 1):
         game.fire(np.array([tile]))
