@@ -11,7 +11,7 @@ A game without a miss scores 1. Random shots score 0.15 on average, a simple han
     policy        the network: it maps a board to the probability of each shot
     trajectory    one game, starting from a hidden fleet. Each of its steps is an observation (a
                   board) and an action (a shot). Its reward is the score of the whole game
-    reference     a fixed policy to stay close to; KL divergence measures how far the policy is
+    reference     a fixed policy to stay close to; KL divergence measures how far the policy strays
 
 (For a language model: start = prompt, observation = the text so far, action = token, trajectory =
 completion.) The algorithm, whose M, B, G, μ, ε and β are fields of `GRPOConfig`:
@@ -52,7 +52,7 @@ import numpy as np
 from autograd import value_and_grad
 from autograd.tracer import getval
 
-# For speed only: this is freed at once, and then glibc keeps freed memory. A third faster on Linux.
+# For speed only: this is freed at once, and then glibc keeps freed memory. Saves 30% on Linux.
 np.empty(30 * 2**20, np.uint8)
 
 Array = np.ndarray[Any, Any]
@@ -461,7 +461,7 @@ def train_grpo(
             descent = {name: -g / shrink for name, g in gradient.items()}
             optimizer.step(descent, lr_scale=1 - i / config.M)
 
-        # Always the same seeds, never trained on. (Training meets most fleets, by other seeds.)
+        # Always the same seeds, never trained on. (Training meets most fleets, from other seeds.)
         rewards_val[i] = rollout(optimizer.params, config, range(config.num_val)).rewards.mean()
         report(i, config, batch, rewards_val[i], norm)
     return dict(optimizer.params), rewards_val

@@ -1,4 +1,4 @@
-"""Run the tests on one BLAS thread, as the script does: matrices this small gain from no more."""
+"""Run the tests on one BLAS thread, as the script does: matrices this small need no more."""
 
 import os
 

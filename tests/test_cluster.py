@@ -38,7 +38,7 @@ def workers() -> Iterator[list[Any]]:
 
 
 def test_objective_and_gradient_are_those_of_a_single_process(workers: list[Any]) -> None:
-    """On the same trajectories, of which one worker has played two groups and the other one."""
+    """On the same trajectories, of which one worker played two groups and the other just one."""
     θ_old = m.neural_battleship_policy_init()
     rng = np.random.default_rng(0)
     θ = {name: value + rng.normal(scale=0.1, size=value.shape) for name, value in θ_old.items()}

@@ -53,7 +53,7 @@ def test_the_symmetric_policy_learns_fast(tmp_path: Path) -> None:
 
 
 def test_the_symmetric_policy_turns_with_the_board() -> None:
-    """To a turned or mirrored board it gives the turned or mirrored answer, to others another."""
+    """Turning or mirroring a board turns or mirrors the answer, and so changes it."""
     rng = np.random.default_rng(1)
     θ = symmetric.symmetric_battleship_policy_init()
     θ = {name: value + rng.normal(size=value.shape).astype("f") for name, value in θ.items()}
@@ -79,7 +79,7 @@ def test_any_gymnasium_game(tmp_path: Path) -> None:
 
 
 def test_resting_changes_no_trajectory() -> None:
-    """Episodes are those of Gymnasium's own vector environments, also at a second use."""
+    """Episodes are those of Gymnasium's own vector environments, even when used again."""
     θ = {"W1": np.random.default_rng(0).normal(size=(4, 32)), "W2": np.zeros((32, 2))}
     plain = partial(gymnasium.make_vec, "CartPole-v1", vectorization_mode="sync")
     configs = [m.GRPOConfig(games, cartpole.policy) for games in (cartpole.environment, plain)]

@@ -42,7 +42,7 @@ def literal_gpt(θ: Any, tokens: Any) -> Any:
 
 
 def test_the_gpt_is_one_block_of_a_transformer() -> None:
-    """The probabilities after each token are those that loops over it and those before give."""
+    """The probabilities after each token are those given by loops over it and those before it."""
     θ = float64_gpt(7, 6, seed=0)
     tokens = np.random.default_rng(0).integers(7, size=(3, 6))
     π = gpt(θ, tokens)
@@ -80,7 +80,7 @@ def test_the_policy_continues_after_the_last_token_that_is_not_end() -> None:
 
 
 def test_each_reply_is_read_once() -> None:
-    """J and its gradient are those of grpo_objective, which reads a reply for every token of it."""
+    """J and its gradient are those of grpo_objective, which reads a reply once per token."""
     θ = float64_gpt(len(VOCABULARY), LONGEST, seed=0)
     base = float64_gpt(len(VOCABULARY), LONGEST, seed=1)
     config = replace(configure(seed=0), reference_policy=partial(gpt_policy, base), β=0.1, G=8)

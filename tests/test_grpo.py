@@ -21,7 +21,7 @@ BATTLESHIP = m.GRPOConfig(
 class Countdown:
     """With seed s, steps of reward s % 4 + 1, s % 4, ... 1, and observations equal to the rewards.
 
-    All that it may do, it does: even seeds end terminated and odd ones truncated, observations
+    Whatever is allowed, it does: even seeds end terminated and odd ones truncated, observations
     share one array, what follows the end is NaN, and actions are kept.
     """
 
@@ -54,7 +54,7 @@ COUNTDOWN = m.GRPOConfig(Countdown, same_for_all(0.2, 0.3, 0.5))
 
 
 def test_defaults() -> None:
-    """Those that the results were measured with. A config can be replaced, and not changed."""
+    """Those that the results were measured with. A config can be replaced, but not changed."""
     config = m.GRPOConfig(m.BattleshipEnv, m.neural_battleship_policy)
     numbers: Any = dict(ε=0.2, β=0.001, G=8, B=64, M=1300, μ=2, max_steps=1000, max_grad_norm=0.2)
     assert config == replace(config, reference_policy=None, num_val=64, seed=42, **numbers)
@@ -117,7 +117,7 @@ def test_actions_are_drawn_from_the_policy() -> None:
     assert certain.actions.tolist() == [1] * 4
 
 
-# Log-probabilities, logits, ones, sums that are not 1, and NaN.
+# Log-probabilities, logits, ones, a sum below 1, a negative one, NaN.
 WRONG = [[-0.7, -0.7], [2.0, 5.0], [1.0, 1.0], [0.5, 0.497], [1.5, -0.5], [np.nan, 0.5]]
 
 
@@ -178,7 +178,7 @@ def literal_objective(θ: m.Params, batch: m.Batch, config: m.GRPOConfig) -> flo
 
 
 def check_formula(objective: Any, literal: Any, θ: m.Params) -> None:
-    """Compare value and gradient with the literal loops and their differences, in float64."""
+    """Compare value and gradient with literal loops and their finite differences, in float64."""
     J, gradient = value_and_grad(objective)(θ)
     assert float(J) == pytest.approx(literal(θ), rel=1e-9)
     rng = np.random.default_rng(0)
@@ -225,7 +225,7 @@ def test_the_first_gradient_step_starts_from_the_policy_that_played() -> None:
     config = replace(BATTLESHIP, reference_policy=None)
     batch = m.rollout(θ, config, np.repeat([1, 2, 3], 8))
     π = config.policy(θ, batch.observations)[np.arange(len(batch.actions)), batch.actions]
-    np.testing.assert_allclose(π / batch.π_old, 1, rtol=1e-6)  # BLAS may round the last bit off
+    np.testing.assert_allclose(π / batch.π_old, 1, rtol=1e-6)  # BLAS may change the last bit
     J, gradient = value_and_grad(m.grpo_objective)(θ, batch, config)
     assert float(J) == pytest.approx(0, abs=1e-6)
     assert {value.dtype for value in (π, *gradient.values())} == {np.dtype(np.float32)}

@@ -41,7 +41,7 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
     def execute(source: str) -> str:
         cell.source = source
         outputs = client.execute_cell(cell, 0).outputs
-        assert {output.get("name") for output in outputs} <= {"stdout"}  # nor "stderr" be written
+        assert {output.get("name") for output in outputs} <= {"stdout"}  # and nothing on stderr
         return "".join(output.text for output in outputs)
 
     with client.setup_kernel():
@@ -49,7 +49,7 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
 
 
 def test_each_cell_begins_with_its_title() -> None:
-    """Also as text: jupytext hides what stands behind `# %%` in the cell's metadata."""
+    """In its text too: jupytext hides what follows `# %%` in the cell's metadata."""
     titles = ["Game", "Environment", "Policy", "GRPO", "Train", "Run"]
     for cell, title in zip(NOTEBOOK.cells[1:], titles, strict=True):
         assert cell.metadata["title"] == title
@@ -57,7 +57,7 @@ def test_each_cell_begins_with_its_title() -> None:
 
 
 def test_all_cells_run_and_any_of_them_again(kernel: Kernel) -> None:
-    """Silently but for the last. What is older than the last run of a cell continues to work."""
+    """Silently but for the last. Objects made before a cell is run again still work."""
     *silent, run = [kernel(cell) for cell in CELLS]
     assert not any(silent)
     assert "3/3" in run
@@ -71,7 +71,7 @@ def test_all_cells_run_and_any_of_them_again(kernel: Kernel) -> None:
 
 
 def test_an_edited_objective_takes_effect(kernel: Kernel) -> None:
-    """Once its cell and that of the training, which has it as a default, are run again."""
+    """Once its cell and the Train cell, where it is a default argument, are run again."""
     constant = "\ngrpo_objective = lambda θ, batch, config: 0 * anp.sum(θ['W1'])"
     for cell in (*CELLS[:-1], GRPO + constant, TRAIN):
         kernel(cell)

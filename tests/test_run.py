@@ -1,4 +1,4 @@
-"""Run: what someone sees who types the one command, here with few batches, and who imports."""
+"""Run: what the one command prints and saves, here with few batches, and what importing does."""
 
 import os
 import re

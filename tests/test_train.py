@@ -36,7 +36,7 @@ class Bandit:
 
 
 def softmax(θ: Any, observation: Any) -> Any:
-    """Draw an arm by its logit."""
+    """Turn logits into probabilities."""
     weights = anp.exp(observation + θ["logits"])
     return weights / anp.sum(weights, axis=-1, keepdims=True)
 
@@ -50,7 +50,7 @@ def five_arms(learning_rate: float = 0.1) -> m.AdamWOptimizer:
 
 
 def slopes(*factors: float) -> Any:
-    """Make an objective that rises by 3 and 4 with two of the parameters, times its k-th factor."""
+    """Make an objective with slopes 3 and 4 in two parameters, scaled on call k by factor k."""
     remaining = iter(factors)
     return lambda θ, *_: next(remaining) * (3 * θ["logits"][4] + 4 * θ["other"][0])
 
@@ -142,7 +142,7 @@ def test_steps_climb_the_objective_that_is_passed() -> None:
     assert given == [(-3 * k, -4 * k) for k in (1, 2, 3, 4, 4, 4, 4, 4)]
     scales = [call.kwargs["lr_scale"] for call in step.call_args_list]
     assert scales == [1, 1, 0.75, 0.75, 0.5, 0.5, 0.25, 0.25]
-    assert [grad_norm for *_, grad_norm in reports] == [10, 20, 30, 40]  # before, and the last
+    assert [grad_norm for *_, grad_norm in reports] == [10, 20, 30, 40]  # last step's, unclipped
 
 
 NOT_FINITE: dict[str, Any] = {

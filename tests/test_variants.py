@@ -1,4 +1,4 @@
-"""The variants: each beside its paper's formula, written as loops, and as a script that trains."""
+"""The variants: each against its paper's formula, written as loops."""
 
 from dataclasses import replace
 from math import log, prod, sqrt
@@ -22,7 +22,7 @@ CONFIG = replace(LINEAR, max_steps=7)
 
 
 def literal_variant(name: str, θ: m.Params, batch: m.Batch, now: m.Params) -> float:
-    """Add up the terms of a paper's formula. Weights that are held constant are those at now."""
+    """Add up the terms of a paper's formula. Weights that are held constant are taken at `now`."""
     ε, β, G, n, S = CONFIG.ε, CONFIG.β, CONFIG.G, len(batch.rewards), len(batch.actions)
 
     def π(θ: m.Params, step: int) -> float:

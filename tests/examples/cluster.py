@@ -64,7 +64,7 @@ def train_grpo_on_cluster(
     """Train as `train_grpo` does; return the validation reward after each batch, [M].
 
     To stay short, this has no arguments for objective and report, and no check for NaN. Several
-    workers draw other actions than one process would. There can be at most B and num_val of them.
+    workers draw different actions than one process would. Use at most min(B, num_val) of them.
     If one of them dies, this raises ray.exceptions.RayActorError, and optimizer.params are those
     after the last gradient step.
     """

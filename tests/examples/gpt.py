@@ -117,7 +117,7 @@ def gpt_objective(θ: Params, batch: Batch, config: GRPOConfig) -> Any:
 def cross_entropy(θ: Params, texts: Array, start: int) -> Any:
     """Return the loss of pre-training: the mean of -log π over all tokens from position start on.
 
-    That includes the <end> after a text, all of them, which is easy to learn and harmless.
+    That includes every <end> after a text, which is easy to learn and harmless.
     """
     row, position = np.indices(texts.shape)[:, :, start:]  # [n, T - start] each
     π = gpt(θ, texts)[row, position - 1, texts[:, start:]]  # [n, T - start]

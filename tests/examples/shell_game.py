@@ -1,6 +1,6 @@
 """DeepSeek-R1 in miniature: a GPT that finds out that thinking pays.
 
-The shell game: a ball is under one of five cups, and six times two cups change places. Where is
+The shell game: a ball is under one of five cups, and six times, two cups change places. Where is
 the ball now? The GPT reads the game letter by letter, for example
 
     C A B D E B C A E B D B C <think>
@@ -97,10 +97,10 @@ class ShellGame:
 
 
 def person(rng: random.Random) -> list[str]:
-    """Draw a game and a reply to it. All people answer right, but few write down why.
+    """Draw a game and a reply to it. Everyone answers right, but few trace every swap.
 
-    7 of 13 answer at once, and for each number of swaps from 1 to 6, 1 of 13 traces the ball for so
-    many. After few traced swaps, the GPT cannot predict the answer, and so it learns to guess.
+    7 of 13 answer at once, and for each number of swaps from 1 to 6, 1 of 13 traces the ball for as
+    many. After only a few traced swaps, the GPT cannot predict the answer, so it learns to guess.
     """
     prompt, places = shell_game(rng)
     traced = max(0, rng.randint(-SWAPS, SWAPS))
@@ -155,7 +155,7 @@ def play_test(θ: Params, config: GRPOConfig) -> Batch:
 
 
 def measure(batch: Batch) -> dict[str, float]:
-    """Return the share of right replies, that of prompts with one in 8 (pass@8), and the length."""
+    """Return the share of right replies, that of prompts ever solved (pass@8), and the length."""
     return {
         "right": float(batch.rewards.mean()),
         "once_in_8": float(batch.rewards.reshape(-1, 8).max(axis=1).mean()),
@@ -164,7 +164,7 @@ def measure(batch: Batch) -> dict[str, float]:
 
 
 def show(θ: Params, config: GRPOConfig) -> None:
-    """Print three replies to new prompts, and how good all of them are."""
+    """Print three replies to new prompts, and how good all replies are."""
     batch = play_test(θ, config)
     for i in (0, 8, 16):
         *_, last_step = np.flatnonzero(batch.trajectory == i)

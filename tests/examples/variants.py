@@ -4,8 +4,8 @@ Most papers after DeepSeekMath change a line or two of the objective. Each funct
 change, with its paper and the settings that come closest in TRL 1.16, a library for language models
 (whose `epsilon` and `beta` are our ε and β). Only the last two have a KL divergence.
 
-`uv run tests/examples/variants.py` trains on a few batches of Battleship with each, in about a
-quarter of a minute, and prints the scores. These say that each one learns, not which is best:
+`uv run tests/examples/variants.py` trains on a few batches of Battleship with each, in about
+15 seconds, and prints the scores. These say that each one learns, not which is best:
 nothing is tuned, and there is only one seed.
 """
 
@@ -73,7 +73,7 @@ def dapo_objective(θ: m.Params, batch: m.Batch, config: m.GRPOConfig) -> Any:
     """DAPO (arXiv 2503.14476): all steps of a group weigh the same, and ρ may rise further.
 
     Clipping at 1.28 instead of 1.2 leaves rare actions more room to become likelier. Groups whose
-    rewards are all equal do not count. (The paper draws new groups in their place, and penalizes
+    rewards are all equal do not count. (The paper draws new groups in their place, and penalises
     overlong answers, which is up to the environment.)
 
     In TRL: loss_type="dapo", epsilon_high=0.28. It divides by the steps of the whole batch instead,
@@ -96,7 +96,7 @@ def gspo_objective(θ: m.Params, batch: m.Batch, config: m.GRPOConfig) -> Any:
     1 + 4e-4, for texts of thousands of tokens. Here ε says where.)
 
     In TRL: importance_sampling_level="sequence" and loss_type="grpo". With its default loss_type, a
-    trajectory would weigh as much as it has steps.
+    trajectory would weigh in proportion to its steps.
     """
     log_ρ = anp.log(probabilities(θ, batch, config) / batch.π_old)  # [S]
     length = np.bincount(batch.trajectory)  # [n]
@@ -143,8 +143,8 @@ def rloo_objective(θ: m.Params, batch: m.Batch, config: m.GRPOConfig) -> Any:
 def k2_objective(θ: m.Params, batch: m.Batch, config: m.GRPOConfig) -> Any:
     """GRPO with another estimate of the divergence, k2 = (log(π / π_ref))^2 / 2 (2510.01555).
 
-    For actions drawn from π, its gradient is on average that of KL(π ‖ π_ref), which that of k3 in
-    `kl_divergence` is not. The config needs a reference policy.
+    For actions drawn from π, its gradient is on average that of KL(π ‖ π_ref), unlike that of k3 in
+    `kl_divergence`. The config needs a reference policy.
 
     In TRL: loss_type="grpo" and its default use_bias_correction_kl=True, which multiplies k3 by ρ
     and has the same gradient where ρ = 1. (For k3 as in `grpo_objective`, set it to False.)
@@ -159,7 +159,7 @@ def k2_objective(θ: m.Params, batch: m.Batch, config: m.GRPOConfig) -> Any:
 def process_supervision_objective(θ: m.Params, batch: m.Batch, config: m.GRPOConfig) -> Any:
     """GRPO where each step has a reward of its own: DeepSeekMath (2402.03300), section 4.1.3.
 
-    Rewards of steps are normalized over all steps of the group. The advantage of a step is the sum
+    Rewards of steps are normalised over all steps of the group. The advantage of a step is the sum
     of these from that step to the end, so that it is judged by what came after, and not before.
     """
     group = batch.trajectory // config.G  # [S]

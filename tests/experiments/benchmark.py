@@ -176,7 +176,7 @@ def batches_in_a_new_process(source: str) -> tuple[float, float]:
 
 
 def measure_memory() -> dict[str, dict[str, list[float]]]:
-    """Train with and without the line, in turns. The difference is that of Linux with glibc."""
+    """Train with and without the line, alternately. It matters only on Linux with glibc."""
     with_line = Path(m.__file__).read_text(encoding="utf-8").split("if __name__ ==")[0]
     without_line = with_line.replace(MEMORY_LINE, "")
     if without_line == with_line:

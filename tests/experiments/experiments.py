@@ -186,7 +186,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "symmetric network": SYMMETRIC,
 }
 TUNED = [name for name, row in ROWS.items() if "objective" in row or "init" in row]
-TUNED += ["GRPO", "μ=1"]  # the learning rate that a row needs depends most on these
+TUNED += ["GRPO", "μ=1"]  # objective, network and μ affect the best learning rate most
 LEARNING_RATES = (1e-2, 2e-2, 4e-2)
 
 

@@ -95,7 +95,7 @@ def imitation() -> list[Any]:
 
 
 def rejection() -> list[Any]:
-    """Imitate right replies of the base model, as many as online, three seeds."""
+    """Imitate right replies of the base model, in as many steps, three seeds."""
     return [
         train_shell_game(seed, objective=imitation_objective, base_replies=True)
         for seed in range(3)

@@ -61,7 +61,7 @@ def say_five(shares: dict[str, float]) -> Rows:
 
 
 def tables() -> dict[str, Rows]:
-    """Return what belongs into the table below each heading."""
+    """Return what belongs in the table below each heading."""
     results = read_results()
     models = json.loads((HERE / "language_models.json").read_text())
     return {
@@ -101,7 +101,7 @@ def update(page: str) -> str:
         columns = header.strip("| ").split(" | ")
         names = [line.strip("| ").split(" | ")[0] for line in lines]
         if sorted(names) != sorted(rows):
-            raise ValueError(f"{heading}: the table has {names}, and measured were {list(rows)}")
+            raise ValueError(f"{heading}: the table has {names}, the results have {list(rows)}")
         updated = below
         for name, line in zip(names, lines, strict=True):
             cells = zip(columns[1:], line.strip("| ").split(" | ")[1:], strict=True)
