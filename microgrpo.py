@@ -123,7 +123,7 @@ class BattleshipGame:
 
 
 # %% Environment
-# An environment is what training needs of a game. From here on, a game is called a trajectory.
+# An environment is what training needs from a game. From here on, a game is called a trajectory.
 
 
 class Environment(Protocol):
