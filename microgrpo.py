@@ -461,7 +461,7 @@ def train_grpo(
             descent = {name: -g / shrink for name, g in gradient.items()}
             optimizer.step(descent, lr_scale=1 - i / config.M)
 
-        # Always the same seeds, never trained on. (Training meets most fleets, from other seeds.)
+        # Always the same seeds, never trained on. (Training does meet nearly all of the fleets.)
         rewards_val[i] = rollout(optimizer.params, config, range(config.num_val)).rewards.mean()
         report(i, config, batch, rewards_val[i], norm)
     return dict(optimizer.params), rewards_val

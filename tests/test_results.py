@@ -2,6 +2,7 @@
 
 import re
 
+import pytest
 from tables import PAGE, update
 
 
@@ -12,3 +13,5 @@ def test_tables() -> None:
     wiped = rows.sub(lambda row: row[1] + re.sub(r"-?\d", "0", row[2]), page)
     assert len(rows.findall(page)) > 60
     assert update(wiped) == page
+    with pytest.raises(ValueError, match="Say 5: the table has"):
+        update(page.replace("| say_five.py |", "| another |"))
