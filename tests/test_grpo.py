@@ -53,6 +53,14 @@ def same_for_all(*π: float) -> Any:
 COUNTDOWN = m.GRPOConfig(Countdown, same_for_all(0.2, 0.3, 0.5))
 
 
+def literal_advantage(rewards: m.Array, i: int, G: int) -> float:
+    """Compare trajectory i with its group by nothing but sums."""
+    group = [float(reward) for reward in rewards[i // G * G : (i // G + 1) * G]]
+    mean = sum(group) / G
+    std = sqrt(sum((reward - mean) ** 2 for reward in group) / G)
+    return (float(rewards[i]) - mean) / (std + 1e-4)
+
+
 def test_defaults() -> None:
     """Those that the results were measured with. A config can be replaced, but not changed."""
     config = m.GRPOConfig(m.BattleshipEnv, m.neural_battleship_policy)
@@ -62,7 +70,7 @@ def test_defaults() -> None:
         config.β = 0.5  # type: ignore[misc]
 
 
-TOO_SMALL = dict(ε=-0.01, β=-1e-9, G=1, B=0, M=0, μ=0, max_steps=0, max_grad_norm=0, num_val=0)
+TOO_SMALL = dict(ε=0, β=-1e-9, G=1, B=0, M=0, μ=0, max_steps=0, max_grad_norm=0, num_val=0)
 
 
 @pytest.mark.parametrize(("field", "value"), TOO_SMALL.items())
@@ -74,79 +82,86 @@ def test_a_number_that_is_too_small_is_refused(field: str, value: Any) -> None:
             replace(BATTLESHIP, **{field: refused})
 
 
-def test_a_batch_holds_every_step_and_nothing_after_the_end() -> None:
-    """The last action is repeated until all trajectories have ended."""
-    environment = Countdown()
-    π = np.random.default_rng(0).dirichlet(np.ones(3), size=5)
-    π_ref = np.random.default_rng(1).dirichlet(np.ones(3), size=5)
-    config = m.GRPOConfig(
-        environment=lambda _: environment,
-        policy=lambda _, seen: π[seen.astype(int)],
-        reference_policy=lambda seen: π_ref[seen.astype(int)],
-    )
-    batch = m.rollout({}, config, np.arange(40))
-    assert environment.seeds == list(range(40))
-    assert {type(seed) for seed in environment.seeds} == {int}  # Gymnasium refuses NumPy's
-    assert batch.rewards.tolist() == [1, 1 + 2, 1 + 2 + 3, 1 + 2 + 3 + 4] * 10
-    for i in range(40):
-        own = batch.trajectory == i
-        left = list(range(i % 4 + 1, 0, -1))
-        actions = batch.actions[own].tolist()
-        assert batch.observations[own].tolist() == batch.step_rewards[own].tolist() == left
-        assert batch.π_old[own].tolist() == π[left, actions].tolist()
-        assert batch.π_ref[own].tolist() == π_ref[left, actions].tolist()
-        actions += actions[-1:] * (4 - len(actions))
-        assert [taken[i] for taken in environment.actions] == actions
+# %% Advantages
 
 
-def test_actions_are_drawn_from_the_policy() -> None:
-    """Chi-square over pairs of first and second actions; probability 0 means never."""
-    p = np.array([0.0, 0.5, 0.25, 0.0, 0.1875, 0.0625])
-    rounded = np.outer(np.linspace(1, 0.9995, 20_000), p)
-    config = replace(COUNTDOWN, policy=lambda *_: rounded, max_steps=2)
-    batch = m.rollout({}, config, [3] * 20_000)
-    np.testing.assert_array_equal(batch.π_ref, batch.π_old)  # as there is no reference
-    first, second = batch.actions.reshape(2, -1)
-    counts = np.bincount(6 * first + second, minlength=36)
-    expected = 20_000 * np.outer(p, p).ravel()
-    possible = expected > 0
-    assert not counts[~possible].any()
-    surprise = ((counts - expected)[possible] ** 2 / expected[possible]).sum()
-    assert surprise < 15 + 4 * np.sqrt(30)  # its mean is 15, and 4 of its standard deviations
-    certain = m.rollout({}, replace(COUNTDOWN, policy=same_for_all(0, 1)), [3])  # in integers
-    assert certain.actions.tolist() == [1] * 4
+def test_grpo_advantages_by_hand() -> None:
+    """Distance from the mean of its group of 4, in standard deviations (over 4, not over 3).
+
+    The groups have means of 1 and 5, and deviations of √3 and 0, to which 1e-4 is added.
+    """
+    rewards = np.array([0.0, 0.0, 0.0, 4.0, 5.0, 5.0, 5.0, 5.0])
+    advantages = m.grpo_advantages(rewards, replace(COUNTDOWN, G=4))
+    expected = np.array([-1, -1, -1, 3, 0, 0, 0, 0]) / (sqrt(3) + 1e-4)
+    assert advantages.tolist() == pytest.approx(expected.tolist())
 
 
-# Log-probabilities, logits, ones, a sum below 1, a negative one, NaN.
-WRONG = [[-0.7, -0.7], [2.0, 5.0], [1.0, 1.0], [0.5, 0.497], [1.5, -0.5], [np.nan, 0.5]]
+@pytest.mark.parametrize("G", [2, 3, 4, 6])
+def test_grpo_advantages_are_those_of_loops(G: int) -> None:
+    """On random rewards, and on small differences, for which the 1e-4 matters."""
+    rewards = np.random.default_rng(G).normal(size=12) * np.repeat([1, 1e-4], 6)
+    advantages = m.grpo_advantages(rewards, replace(COUNTDOWN, G=G))
+    expected = [literal_advantage(rewards, i, G) for i in range(12)]
+    assert advantages.tolist() == pytest.approx(expected, rel=1e-9)
 
 
-@pytest.mark.parametrize("name", ["policy", "reference_policy"])
-@pytest.mark.parametrize("wrong", WRONG, ids=str)
-@pytest.mark.parametrize("rows", [slice(None), 700], ids=["all", "one"])
-def test_what_is_no_probability_is_refused(name: str, wrong: list[float], rows: Any) -> None:
-    """Also in one row of a large batch: training would go wrong silently. The message shows it."""
-    π = np.full((1000, 2), 0.5)
-    π[rows] = wrong
-    changes = {"policy": same_for_all(0.5, 0.5), name: lambda *_: π}
-    with pytest.raises(ValueError, match=f"^{name} ") as error:
-        m.rollout({}, replace(COUNTDOWN, max_steps=1, **changes), range(1000))
-    assert str(np.array(wrong)) in str(error.value)
+# %% Divergence
 
 
-def test_what_a_policy_is_shown_is_read_only() -> None:
-    """One that normalises in place would do so again in training, and ρ would not start at 1."""
-    in_place = replace(COUNTDOWN, policy=lambda _, seen: np.subtract(seen, 0.5, out=seen))
-    with pytest.raises(ValueError, match="read-only"):
-        m.rollout({}, in_place, [1, 2])
+def test_kl_divergence_by_hand() -> None:
+    """k3: ratio - log(ratio) - 1, with ratio = π_ref / π, here 1, 1/2 and 2, one value per step."""
+    estimates = m.kl_divergence(np.array([0.4, 0.4, 0.4]), np.array([0.4, 0.2, 0.8]))
+    assert np.shape(estimates) == (3,)
+    assert estimates.tolist() == pytest.approx([0, log(2) - 1 / 2, 1 - log(2)])
 
 
-def literal_advantage(rewards: m.Array, i: int, G: int) -> float:
-    """Compare trajectory i with its group by nothing but sums."""
-    group = [float(reward) for reward in rewards[i // G * G : (i // G + 1) * G]]
-    mean = sum(group) / G
-    std = sqrt(sum((reward - mean) ** 2 for reward in group) / G)
-    return (float(rewards[i]) - mean) / (std + 1e-4)
+def test_kl_divergence_is_0_only_where_the_policies_agree() -> None:
+    """Weighted by π, estimates add up to the divergence by definition, Σ π log(π / π_ref)."""
+    π, π_ref = np.random.default_rng(0).dirichlet(np.ones(5), size=2)
+    definition = sum(p * log(p / q) for p, q in zip(π, π_ref, strict=True))
+    assert sum(π * m.kl_divergence(π, π_ref)) == pytest.approx(definition)
+    assert min(m.kl_divergence(π, π_ref)) > 0
+
+
+# %% Objective
+
+
+def objective_by_hand(ρ: list[float], trajectory: list[int], **changes: Any) -> float:
+    """Return J of two trajectories, the first with A = 1, the second with A = -1."""
+    steps = len(ρ)
+    observations, π_old = np.zeros(steps), np.full(steps, 0.4)
+    rewards, zeros = np.array([1.0, -1.0]), np.zeros(steps, int)
+    batch = m.Batch(observations, zeros, π_old, π_old / 2, zeros, np.array(trajectory), rewards)
+
+    def policy(θ: m.Params, _: m.Array) -> Any:
+        return anp.reshape(π_old * θ["ρ"], (-1, 1))
+
+    config = replace(COUNTDOWN, policy=policy, G=2, ε=0.2, **changes)
+    return float(m.grpo_objective({"ρ": np.array(ρ)}, batch, config))
+
+
+@pytest.mark.parametrize(("ρ", "better", "worse"), [(1, 1, -1), (0.5, 0.5, -0.8), (1.5, 1.2, -1.5)])
+def test_grpo_objective_min_and_clip(ρ: float, better: float, worse: float) -> None:
+    """Of a step with that ρ, in the better trajectory (A = 1), and in the worse one (A = -1)."""
+    first = 2 * objective_by_hand([ρ, 1], [0, 1]) + 1  # the other step contributes -1
+    second = 2 * objective_by_hand([1, ρ], [0, 1]) - 1
+    assert (first, second) == pytest.approx((better, worse), abs=1e-3)
+
+
+def test_grpo_objective_is_a_mean_over_trajectories_of_means_over_steps() -> None:
+    """One step with ρ A = 1.1, and three with -1: (1.1 - 1) / 2. Not (1.1 - 3) / 4."""
+    assert objective_by_hand([1, 1.1, 1, 1], [1, 0, 1, 1]) == pytest.approx(0.05, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("reference", "β", "expected"),
+    [(True, 0.1, -0.1 * (log(2) - 1 / 2)), (True, 0, 0), (False, 0.1, 0)],
+)
+def test_grpo_objective_penalises_divergence(reference: bool, β: float, expected: float) -> None:  # noqa: FBT001
+    """With π_ref = π / 2, it takes β (log 2 - 1/2) from a J of 0, if there is a reference."""
+    reference_policy = same_for_all(1) if reference else None
+    J = objective_by_hand([1, 1], [0, 1], β=β, reference_policy=reference_policy)
+    assert pytest.approx(expected, abs=1e-6) == J
 
 
 def linear_policy(θ: m.Params, observation: Any) -> Any:
@@ -205,13 +220,13 @@ def any_batch(rewards: m.Array) -> tuple[m.Params, m.Batch]:
     return {"W": rng.normal(scale=0.3, size=(4, 3))}, batch
 
 
-CHANGES = [{}, {"ε": 0}, {"ε": 9}, {"β": 1e-3}, {"G": 6}, {"reference_policy": None}, {"β": 0}]
+CHANGES = [{}, {"ε": 0.01}, {"ε": 9}, {"β": 1e-3}, {"G": 6}, {"reference_policy": None}, {"β": 0}]
 REWARDS = np.random.default_rng(1).normal(size=12)
 REWARDS[4:8] = 0.1  # in a group of equal rewards, advantages are 0
 
 
 @pytest.mark.parametrize("changes", CHANGES, ids=str)
-def test_the_objective_is_the_papers_formula(changes: dict[str, Any]) -> None:
+def test_grpo_objective_is_the_papers_formula(changes: dict[str, Any]) -> None:
     """Value and gradient, of steps in any order. With β=0, π_ref may be 0: 0 times ∞ is NaN."""
     θ, batch = any_batch(REWARDS)
     batch.π_ref[::2] *= changes != {"β": 0}
@@ -219,7 +234,135 @@ def test_the_objective_is_the_papers_formula(changes: dict[str, Any]) -> None:
     check_formula(lambda θ: m.grpo_objective(θ, *given), lambda θ: literal_objective(θ, *given), θ)
 
 
-def test_the_first_gradient_step_starts_from_the_policy_that_played() -> None:
+# %% Rollout
+
+
+def test_rollout_by_hand() -> None:
+    """Trajectory 0 has one step with reward 1, and 1 has two, with 2 and 1. Observations are equal.
+
+    All first steps come first. Nothing is recorded of a trajectory that has ended, here 0 after one
+    step because it is terminated, and 1 after two because it is truncated.
+    """
+    batch = m.rollout({}, replace(COUNTDOWN, max_steps=4), [0, 1])
+    assert {name: getattr(batch, name).tolist() for name in ("trajectory", "rewards")} == {
+        "trajectory": [0, 1, 1],
+        "rewards": [1, 2 + 1],
+    }
+    assert batch.observations.tolist() == batch.step_rewards.tolist() == [1, 2, 1]
+
+
+@pytest.mark.parametrize("p", [(0.2, 0.3, 0.5), (0, 1, 0)])
+def test_rollout_draws_actions_from_the_policy(p: tuple[float, ...]) -> None:
+    """Each of 1,000 trajectories with equal seeds draws its own: how often each action came up."""
+    batch = m.rollout({}, replace(COUNTDOWN, policy=same_for_all(*p)), [0] * 1000)
+    counts = np.bincount(batch.actions, minlength=3)
+    assert counts.tolist() == pytest.approx([1000 * x for x in p], abs=64 * (max(p) < 1))
+    assert batch.π_old.tolist() == np.array(p)[batch.actions].tolist()
+
+
+def test_rollout_with_equal_arguments_gives_equal_batches() -> None:
+    """Other actions follow from other seeds of the trajectories, and from another config.seed."""
+    actions = m.rollout({}, COUNTDOWN, [0] * 30).actions.tolist()
+    assert m.rollout({}, COUNTDOWN, [0] * 30).actions.tolist() == actions
+    assert m.rollout({}, COUNTDOWN, [4] * 30).actions.tolist() != actions
+    assert m.rollout({}, replace(COUNTDOWN, seed=1), [0] * 30).actions.tolist() != actions
+
+
+def test_rollout_records_every_step_and_nothing_after_the_end() -> None:
+    """The last action is repeated until all trajectories have ended, and no longer."""
+    environment = Countdown()
+    π = np.random.default_rng(0).dirichlet(np.ones(3), size=5)
+    π_ref = np.random.default_rng(1).dirichlet(np.ones(3), size=5)
+    config = m.GRPOConfig(
+        environment=lambda _: environment,
+        policy=lambda _, seen: π[seen.astype(int)],
+        reference_policy=lambda seen: π_ref[seen.astype(int)],
+        max_steps=9,
+    )
+    batch = m.rollout({}, config, np.arange(40))
+    assert environment.seeds == list(range(40))
+    assert {type(seed) for seed in environment.seeds} == {int}  # Gymnasium refuses NumPy's
+    assert batch.rewards.tolist() == [1, 1 + 2, 1 + 2 + 3, 1 + 2 + 3 + 4] * 10
+    for i in range(40):
+        own = batch.trajectory == i
+        left = list(range(i % 4 + 1, 0, -1))
+        actions = batch.actions[own].tolist()
+        assert batch.observations[own].tolist() == batch.step_rewards[own].tolist() == left
+        assert batch.π_old[own].tolist() == π[left, actions].tolist()
+        assert batch.π_ref[own].tolist() == π_ref[left, actions].tolist()
+        actions += actions[-1:] * (4 - len(actions))
+        assert [taken[i] for taken in environment.actions] == actions
+
+
+def test_rollout_draws_as_often_as_probabilities_say() -> None:
+    """Chi-square over pairs of first and second actions; probability 0 means never."""
+    p = np.array([0.0, 0.5, 0.25, 0.0, 0.1875, 0.0625])
+    rounded = np.outer(np.linspace(1, 0.9995, 20_000), p)
+    config = replace(COUNTDOWN, policy=lambda *_: rounded, max_steps=2)
+    batch = m.rollout({}, config, [3] * 20_000)
+    np.testing.assert_array_equal(batch.π_ref, batch.π_old)  # as there is no reference
+    first, second = batch.actions.reshape(2, -1)
+    counts = np.bincount(6 * first + second, minlength=36)
+    expected = 20_000 * np.outer(p, p).ravel()
+    possible = expected > 0
+    assert not counts[~possible].any()
+    surprise = ((counts - expected)[possible] ** 2 / expected[possible]).sum()
+    assert surprise < 15 + 4 * np.sqrt(30)  # its mean is 15, and 4 of its standard deviations
+
+
+def test_rollout_cuts_off_after_max_steps() -> None:
+    """Here after two of four steps; the reward is what was earned by then."""
+    batch = m.rollout({}, replace(COUNTDOWN, max_steps=2), [3])
+    assert (batch.step_rewards.tolist(), batch.rewards.tolist()) == ([4, 3], [7])
+
+
+# Log-probabilities, logits, ones, a sum below 1, a negative one, NaN.
+WRONG = [[-0.7, -0.7], [2.0, 5.0], [1.0, 1.0], [0.5, 0.497], [1.5, -0.5], [np.nan, 0.5]]
+
+
+@pytest.mark.parametrize("name", ["policy", "reference_policy"])
+@pytest.mark.parametrize("wrong", WRONG, ids=str)
+@pytest.mark.parametrize("rows", [slice(None), 700], ids=["all", "one"])
+def test_rollout_refuses_what_is_no_probability(name: str, wrong: list[float], rows: Any) -> None:
+    """Also in one row of a large batch: training would go wrong silently. The message shows it."""
+    π = np.full((1000, 2), 0.5)
+    π[rows] = wrong
+    changes = {"policy": same_for_all(0.5, 0.5), name: lambda *_: π}
+    with pytest.raises(ValueError, match=f"^{name} ") as error:
+        m.rollout({}, replace(COUNTDOWN, max_steps=1, **changes), range(1000))
+    assert str(np.array(wrong)) in str(error.value)
+
+
+SHAPES = [(1, 2), (8,), (8, 2, 1), (16,), (4, 2)]
+
+
+@pytest.mark.parametrize("name", ["policy", "reference_policy"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_rollout_refuses_another_shape(name: str, shape: tuple[int, ...]) -> None:
+    """One row for 8 observations would give all of them the same action. The message shows it."""
+    changes = {"policy": same_for_all(0.5, 0.5), name: lambda *_: np.full(shape, 1 / shape[-1])}
+    with pytest.raises(ValueError, match=f"^{name} ") as error:
+        m.rollout({}, replace(COUNTDOWN, **changes), range(8))
+    assert f"got {shape}" in str(error.value)
+
+
+def test_rollout_refuses_a_reference_with_other_actions() -> None:
+    """Three, where the policy has two: π_ref would belong to other actions."""
+    config = replace(
+        COUNTDOWN, policy=same_for_all(0.5, 0.5), reference_policy=same_for_all(1, 0, 0)
+    )
+    with pytest.raises(ValueError, match=r"^reference_policy .*\(8, 2\).*\(8, 3\)"):
+        m.rollout({}, config, range(8))
+
+
+def test_rollout_shows_read_only_observations() -> None:
+    """One that normalises in place would do so again in training, and ρ would not start at 1."""
+    in_place = replace(COUNTDOWN, policy=lambda _, seen: np.subtract(seen, 0.5, out=seen))
+    with pytest.raises(ValueError, match="read-only"):
+        m.rollout({}, in_place, [1, 2])
+
+
+def test_rollout_and_objective_start_from_the_same_policy() -> None:
     """So ρ is 1, J is 0 but for rounding, and all stays float32: float64 takes twice as long."""
     θ = m.neural_battleship_policy_init()
     config = replace(BATTLESHIP, reference_policy=None)

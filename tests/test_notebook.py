@@ -14,7 +14,7 @@ Kernel = Callable[[str], str]
 SOURCE = (Path(__file__).parents[1] / "microgrpo.py").read_text(encoding="utf-8")
 NOTEBOOK = jupytext.reads(SOURCE.replace("M: int = 1300", "M: int = 3"), fmt="py:percent")
 CELLS = [cell.source for cell in NOTEBOOK.cells]
-IMPORTS, _, _, _, GRPO, TRAIN, _ = CELLS
+IMPORTS, _, _, GRPO, ROLLOUT, TRAIN, _ = CELLS
 
 TRAIN_BRIEFLY = """
 config = GRPOConfig(BattleshipEnv, neural_battleship_policy, reference_battleship_policy, M=1)
@@ -50,7 +50,7 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
 
 def test_each_cell_begins_with_its_title() -> None:
     """In its text too: jupytext hides what follows `# %%` in the cell's metadata."""
-    titles = ["Game", "Environment", "Policy", "GRPO", "Train", "Run"]
+    titles = ["Environment", "Policy", "GRPO", "Rollout", "Train", "Run"]
     for cell, title in zip(NOTEBOOK.cells[1:], titles, strict=True):
         assert cell.metadata["title"] == title
         assert title.lower() in cell.source.partition("\n")[0].lower()
@@ -80,7 +80,7 @@ def test_an_edited_objective_takes_effect(kernel: Kernel) -> None:
 
 @pytest.mark.parametrize("first", ["", "from __future__ import annotations"])
 def test_a_game_of_ones_own_needs_no_battleship(kernel: Kernel, first: str) -> None:
-    """The imports, GRPO and Train will do, also in a kernel that postpones annotations."""
-    for cell in ("%reset -f", first, IMPORTS, GRPO, TRAIN):
+    """All cells but environment, policy and run; also in a kernel that postpones annotations."""
+    for cell in ("%reset -f", first, IMPORTS, GRPO, ROLLOUT, TRAIN):
         kernel(cell)
     assert float(kernel(OWN_GAME)) > 0.9  # the best arm; eight seeds: 0.963 to 0.969

@@ -13,9 +13,9 @@ rng = np.random.default_rng(0)
 BOARDS = rng.choice([0, 0, 0, 1, -1], size=(20, 4, 4)).astype(np.float32)  # games in progress
 BOARDS[0], BOARDS[0, 3, 1] = -1, 0  # only one tile is left
 POSSIBLE = BOARDS.reshape(20, 16) == 0
-INITIAL = m.neural_battleship_policy_init(m.BattleshipRules(4, (2, 3)), hidden=3)
-OPINIONS = {name: rng.normal(size=value.shape).astype("f4") for name, value in INITIAL.items()}
-SHOTS = np.arange(20), m.neural_battleship_policy(OPINIONS, BOARDS).argmax(axis=1)
+SHAPES = {"W1": (32, 3), "b1": (3,), "W2": (3, 16)}
+OPINIONS = {name: rng.normal(size=shape).astype("f4") for name, shape in SHAPES.items()}
+SHOTS = np.arange(20), POSSIBLE.argmax(axis=1)
 
 
 def literal_policy(θ: Any) -> Any:
@@ -36,16 +36,49 @@ def log_likelihood(θ: Any) -> Any:
     return anp.sum(anp.log(m.neural_battleship_policy(θ, BOARDS)[SHOTS]))
 
 
-def test_policies_are_what_they_say() -> None:
-    """A softmax of a layer of tanh, or equal probabilities, over the tiles not fired at."""
-    same_for_each = np.array([[tile and 1 / sum(row) for tile in row] for row in POSSIBLE])
-    for some in (np.s_[:], np.s_[7], np.s_[np.newaxis]):  # boards [20], one alone, boards [1, 20]
-        π = m.neural_battleship_policy(OPINIONS, BOARDS[some])
-        np.testing.assert_allclose(π, literal_policy(OPINIONS)[some], rtol=1e-4)
-        np.testing.assert_allclose(m.reference_battleship_policy(BOARDS[some]), same_for_each[some])
+TWO_BOARDS = np.array([[[1, 0], [0, -1]]] * 2, np.float32)  # tile 0 was a hit, and tile 3 a miss
 
 
-def test_the_gradient_agrees_with_finite_differences() -> None:
+@pytest.mark.parametrize(
+    ("logit", "expected"), [(np.log(3), [0, 0.75, 0.25, 0]), (1e3, [0, 1, 0, 0])]
+)
+def test_neural_battleship_policy_by_hand(logit: float, expected: list[float]) -> None:
+    """Two boards with tiles 1 and 2 left, and logits of log 3 and 0 for them: 3/4 and 1/4.
+
+    The one hidden unit is tanh(1 from the hit + 0.5 from the miss - 1 from b1). With a logit of
+    1,000, exp overflows to infinity, unless the greatest logit is subtracted from all of them.
+    """
+    θ = {"W1": np.zeros((8, 1)), "b1": np.array([-1.0]), "W2": np.array([[9.0, 0.0, 0.0, 9.0]])}
+    θ["W1"][0], θ["W1"][4 + 3] = 1, 0.5
+    θ["W2"][0, 1] = logit / np.tanh(0.5)
+    π = m.neural_battleship_policy(θ, TWO_BOARDS)
+    assert np.round(π, 4).tolist() == [expected, expected]
+
+
+def test_reference_battleship_policy_by_hand() -> None:
+    """Two boards of 2 x 2 with tiles 1 and 2 left: 1/2 each."""
+    assert m.reference_battleship_policy(TWO_BOARDS).tolist() == [[0, 0.5, 0.5, 0]] * 2
+
+
+@pytest.mark.parametrize(
+    "some", [np.s_[:], np.s_[7], np.s_[np.newaxis]], ids=["20", "one", "1 x 20"]
+)
+def test_neural_battleship_policy_is_a_softmax_of_a_layer_of_tanh(some: Any) -> None:
+    """Over the tiles not fired at, whatever the shape before [N, N]."""
+    π = m.neural_battleship_policy(OPINIONS, BOARDS[some])
+    np.testing.assert_allclose(π, literal_policy(OPINIONS)[some], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "some", [np.s_[:], np.s_[7], np.s_[np.newaxis]], ids=["20", "one", "1 x 20"]
+)
+def test_reference_battleship_policy_gives_all_possible_shots_the_same(some: Any) -> None:
+    """Whatever the shape before [N, N]."""
+    expected = np.array([[tile and 1 / sum(row) for tile in row] for row in POSSIBLE])
+    np.testing.assert_allclose(m.reference_battleship_policy(BOARDS[some]), expected[some])
+
+
+def test_neural_battleship_policy_has_the_gradient_of_finite_differences() -> None:
     """In a random direction for each array of parameters."""
     for name, gradient in grad(log_likelihood)(OPINIONS).items():
         nudge = 1e-4 * rng.normal(size=gradient.shape)
@@ -54,17 +87,17 @@ def test_the_gradient_agrees_with_finite_differences() -> None:
         assert (gradient * nudge).sum() == pytest.approx((above - below) / 2, rel=1e-3)
 
 
-def test_a_tile_is_never_fired_at_twice() -> None:
+def test_neural_battleship_policy_never_fires_at_a_tile_twice() -> None:
     """However sure the network is, π is exactly 0 where a shot fell, and nothing overflows."""
     θ = OPINIONS | {"W2": np.float32(100) * OPINIONS["W2"]}
     with np.errstate(all="raise", under="ignore"):
-        grad(log_likelihood)(θ)
+        grad(lambda θ: anp.sum(m.neural_battleship_policy(θ, BOARDS)[SHOTS]))(θ)
         π = m.neural_battleship_policy(θ, BOARDS)
     np.testing.assert_array_equal(π[~POSSIBLE], 0)
     np.testing.assert_allclose(π.sum(axis=1), 1, rtol=1e-6)
 
 
-LARGER = dict(rules=m.BattleshipRules(10), hidden=300)
+LARGER = dict(board_size=10, hidden=300)
 
 
 @pytest.mark.parametrize(("given", "tiles", "hidden"), [({}, 25, 128), (LARGER, 100, 300)])
@@ -79,6 +112,7 @@ def test_initial_parameters(given: dict[str, Any], tiles: int, hidden: int) -> N
     ):
         value = default[name]
         assert value.shape == shape
+        assert value.dtype == np.float32
         assert (value == first[name]).all()
         assert (value != other[name]).any()
         standard_error = scale / np.sqrt(value.size)

@@ -34,10 +34,10 @@ def eight_views(board_size: int) -> m.Array:
 
 
 def symmetric_battleship_policy_init(
-    rules: m.BattleshipRules = m.BattleshipRules(), seed: int = 42, hidden: int = 16
+    board_size: int = 5, hidden: int = 16, seed: int = 42
 ) -> m.Params:
     """Draw the parameters θ of a network with 8 * hidden units, in groups of eight copies."""
-    θ = m.neural_battleship_policy_init(rules, seed, hidden)
+    θ = m.neural_battleship_policy_init(board_size, hidden, seed)
     W1 = θ["W1"].reshape(2, -1, hidden)  # [2, N*N, hidden]: from hits and misses on each tile
     W2 = θ["W2"].T / 8**0.5  # [N*N, hidden]: smaller, because eight copies add up
     return {"W1": W1, "b1": θ["b1"], "W2": W2}

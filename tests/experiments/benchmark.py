@@ -80,9 +80,9 @@ def measure_parts() -> dict[str, dict[str, float]]:
         random_θ = m.neural_battleship_policy_init(hidden=hidden)
         table[f"hidden={hidden}, untrained"] = parts_of_a_batch(DEFAULT, random_θ)
     for side, ships in {6: (2, 3, 3), 8: (2, 3, 3, 4), 10: (5, 4, 3, 3, 2)}.items():
-        rules = m.BattleshipRules(side, ships)
-        config = replace(DEFAULT, environment=partial(m.BattleshipEnv, rules=rules))
-        random_θ = m.neural_battleship_policy_init(rules)
+        environment = partial(m.BattleshipEnv, board_size=side, ships=ships)
+        config = replace(DEFAULT, environment=environment)
+        random_θ = m.neural_battleship_policy_init(side)
         table[f"{side} x {side}, untrained"] = parts_of_a_batch(config, random_θ)
     return table
 

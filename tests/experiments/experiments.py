@@ -55,7 +55,7 @@ def run_all(pool: ProcessPoolExecutor, jobs: list[dict[str, Any]]) -> list[dict[
     return [future.result() for future in futures]
 
 
-# %% One run on the default rules
+# %% One run on the default board
 
 
 class EveryFleet(m.BattleshipEnv):
@@ -63,7 +63,8 @@ class EveryFleet(m.BattleshipEnv):
 
     def reset(self, *, seed: Iterable[int]) -> tuple[m.Array, dict[str, Any]]:
         """Hide the placements with these numbers."""
-        self.game = m.BattleshipGame(all_placements()[list(seed)])
+        self.fleets = all_placements()[list(seed)]
+        self.shots = np.zeros_like(self.fleets)
         return self.observations(), {}
 
 
@@ -113,7 +114,8 @@ def play_likeliest_shots(policy: Callable[..., Any], θ: m.Params) -> list[dict[
     environment = m.BattleshipEnv(num_envs=1)
     board, _ = environment.reset(seed=[2**31 + 3])
     turns = []
-    while not environment.game.finished().all():
+    finished = np.array([False])
+    while not finished[0]:
         π = policy(θ, board).ravel()
         shot = int(π.argmax())
         turns.append(
@@ -123,7 +125,7 @@ def play_likeliest_shots(policy: Callable[..., Any], θ: m.Params) -> list[dict[
                 "shot": shot,
             }
         )
-        board, *_ = environment.step(np.array([shot]))
+        board, _, finished, _, _ = environment.step(np.array([shot]))
     return turns
 
 
@@ -221,16 +223,16 @@ def measure_ablations(pool: ProcessPoolExecutor) -> dict[str, dict[str, Any]]:
 # %% Larger boards
 
 BOARDS = {
-    "10 x 10, ships of 5, 4, 3, 3, 2": (m.BattleshipRules(10, (5, 4, 3, 3, 2)), 900),
-    "8 x 8, ships of 2, 3, 3, 4": (m.BattleshipRules(8, (2, 3, 3, 4)), 1400),
-    "6 x 6, ships of 2, 3, 3": (m.BattleshipRules(6, (2, 3, 3)), 1800),
-}  # the rules, and the number of batches
+    "10 x 10, ships of 5, 4, 3, 3, 2": (10, (5, 4, 3, 3, 2), 900),
+    "8 x 8, ships of 2, 3, 3, 4": (8, (2, 3, 3, 4), 1400),
+    "6 x 6, ships of 2, 3, 3": (6, (2, 3, 3), 1800),
+}  # board size, ships, and the number of batches
 
 
-def random_shots_score(rules: m.BattleshipRules) -> float:
+def random_shots_score(board_size: int, ships: tuple[int, ...]) -> float:
     """Return the exact mean score of random shots, which does not depend on where ships lie."""
-    ship_tiles = sum(rules.ships)
-    water_tiles = rules.board_size**2 - ship_tiles
+    ship_tiles = sum(ships)
+    water_tiles = board_size**2 - ship_tiles
     # A tile of water is shot before the last of S ship tiles with probability S / (S + 1).
     misses = water_tiles * ship_tiles / (ship_tiles + 1)
     return 1 - misses / (water_tiles + 1)
@@ -245,15 +247,16 @@ def hunt_and_target(_: m.Params, observation: m.Array) -> m.Array:
     return np.asarray(choice / choice.sum(axis=-1, keepdims=True))
 
 
-def train_on_board(rules: m.BattleshipRules, batches: int) -> dict[str, Any]:
+def train_on_board(board_size: int, ships: tuple[int, ...], batches: int) -> dict[str, Any]:
     """Train the symmetric network; compare it with random shots and hunt & target."""
     config = replace(
         DEFAULT,
-        environment=partial(m.BattleshipEnv, rules=rules),
+        environment=partial(m.BattleshipEnv, board_size=board_size, ships=ships),
         policy=symmetric_battleship_policy,
         M=batches,
     )
-    optimizer = m.AdamWOptimizer(symmetric_battleship_policy_init(rules), DEFAULT_LEARNING_RATE)
+    θ_init = symmetric_battleship_policy_init(board_size)
+    optimizer = m.AdamWOptimizer(θ_init, DEFAULT_LEARNING_RATE)
     start = time.process_time()
     θ_star, _ = m.train_grpo(optimizer, config, report=lambda *_: None)
     minutes = (time.process_time() - start) / 60
@@ -262,7 +265,7 @@ def train_on_board(rules: m.BattleshipRules, batches: int) -> dict[str, Any]:
     by_hand = m.rollout({}, replace(config, policy=hunt_and_target), test_seeds)
     trained = m.rollout(θ_star, config, test_seeds)
     return {
-        "random": round(random_shots_score(rules), 4),
+        "random": round(random_shots_score(board_size, ships), 4),
         "hunt & target": round(float(by_hand.rewards.mean()), 4),
         "trained": round(float(trained.rewards.mean()), 4),
         "batches": batches,
