@@ -69,9 +69,9 @@ def test_a_single_worker_learns_what_train_grpo_learns(workers: list[Any]) -> No
         np.testing.assert_allclose(optimizer.params[name], value, atol=1e-5)
 
 
-@pytest.mark.usefixtures("workers")
-def test_workers_that_have_to_wait_for_cores(monkeypatch: Any, capsys: Any) -> None:
+def test_workers_that_have_to_wait_for_cores(workers: Any, monkeypatch: Any, capsys: Any) -> None:
     """A line says so. Two of the four cores are taken, so three have to, and two do not."""
+    cluster.play(workers, m.neural_battleship_policy_init(), np.arange(2), G=1)  # both have started
     monkeypatch.setattr(cluster, "RemoteWorker", Mock())
     cluster.start_workers(CONFIG, 2)
     assert not capsys.readouterr().out

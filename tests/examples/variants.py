@@ -8,8 +8,8 @@ change, with its paper and the settings that come closest in TRL 1.16, a library
 15 seconds, and prints the scores. These say that each one learns, not which is best:
 nothing is tuned, and there is only one seed.
 
-In a script of your own, run in this repository's folder, `sys.path.append("tests/examples")` comes
-before `from variants import dapo_objective`.
+To use one in a script of your own, which runs in this repository's folder, write
+`sys.path.append("tests/examples")` above `from variants import dapo_objective`.
 """
 
 import os
