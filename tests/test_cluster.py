@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def workers() -> Iterator[list[Any]]:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{EXAMPLES}")
         ray.init("local", num_cpus=4, include_dashboard=False, _node_ip_address="127.0.0.1")
-        yield [cluster.RemoteWorker.remote(CONFIG) for _ in range(2)]
+        yield cluster.start_workers(CONFIG, 2)
         ray.shutdown()
 
 
@@ -66,6 +67,17 @@ def test_a_single_worker_learns_what_train_grpo_learns(workers: list[Any]) -> No
         np.testing.assert_allclose(rewards_val, expected_rewards)
     for name, value in expected.params.items():
         np.testing.assert_allclose(optimizer.params[name], value, atol=1e-5)
+
+
+def test_workers_that_have_to_wait_for_cores(workers: Any, monkeypatch: Any, capsys: Any) -> None:
+    """A line says so. Two of the four cores are taken, so three have to, and two do not."""
+    cluster.play(workers, m.neural_battleship_policy_init(), np.arange(2), G=1)  # both have started
+    monkeypatch.setattr(cluster, "RemoteWorker", Mock())
+    cluster.start_workers(CONFIG, 2)
+    assert not capsys.readouterr().out
+    cluster.start_workers(CONFIG, 3)
+    line = "Waiting for 3 free cores. The cluster has 4, of which 2 are free.\n"
+    assert capsys.readouterr().out == line
 
 
 @pytest.mark.usefixtures("workers")

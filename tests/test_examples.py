@@ -89,6 +89,16 @@ def test_resting_changes_no_trajectory() -> None:
             np.testing.assert_array_equal(column, expected_column)
 
 
+def test_a_first_reset_without_a_seed_starts_an_episode() -> None:
+    """Once that has ended, only a reset with a seed starts another."""
+    game = cartpole.Rest(gymnasium.make("CartPole-v1"))
+    game.reset()
+    while not (end := game.step(0))[2]:
+        pass
+    assert (game.reset()[0] == end[0]).all()
+    assert (game.reset(seed=0)[0] != end[0]).any()
+
+
 def test_only_numpy_and_autograd_are_needed() -> None:
     """So says the project, so says the file to those who run it alone, and so it is."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

@@ -28,11 +28,13 @@ class Rest(gymnasium.Wrapper[Any, Any, Any, Any]):
     play it although nobody learns from it. Training works without this class, but takes longer.
     """
 
+    last: Any = None  # what each step returns once the episode has ended
+
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
-        """Start an episode if there is a seed; otherwise return the last observation."""
-        if seed is None:
+        """Start an episode; but without a seed, one that has ended stays as it is."""
+        if seed is None and self.last is not None:
             return self.last[0], {}
-        self.last: Any = None
+        self.last = None
         return self.env.reset(seed=seed, options=options)
 
     def step(self, action: Any) -> Any:
@@ -45,6 +47,7 @@ class Rest(gymnasium.Wrapper[Any, Any, Any, Any]):
         return observation, reward, terminated, truncated, info
 
 
+# Threads would share what is kept, and mix up their games: train in one thread at a time.
 @lru_cache  # environments take long to make, and every reset starts them afresh: keep them
 def environment(n: int) -> Any:
     """Return n environments in lockstep."""

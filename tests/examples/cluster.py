@@ -5,9 +5,10 @@ differentiates J on them. Only parameters, rewards and gradients travel. J is a 
 trajectories, so its gradient is the mean of the workers' gradients, weighted by their shares.
 
 `uv run --group cluster tests/examples/cluster.py 4` trains on Battleship with four workers on this
-machine (the default is two), and prints rewards. If RAY_ADDRESS is set, it joins the cluster there.
-Under `uv run`, Ray copies this folder to every machine and installs the project, which takes some
-seconds. For a game as fast as Battleship it is not worth it: one process takes no longer.
+machine (the default is two), and prints rewards. If RAY_ADDRESS is set, it joins the cluster there,
+and waits until each worker has a core. Under `uv run`, Ray copies this folder to every machine and
+installs the project, which takes some seconds. For a game as fast as Battleship it is not worth it:
+one process takes no longer.
 """
 
 import os
@@ -39,6 +40,16 @@ class Worker:
 
 
 RemoteWorker = ray.remote(num_cpus=1)(Worker)  # each takes a core, on any machine of the cluster
+
+
+def start_workers(config: m.GRPOConfig, n: int) -> list[Any]:
+    """Start n workers; say so if some of them have to wait for a free core."""
+    cores = ray.cluster_resources().get("CPU", 0)
+    free = ray.available_resources().get("CPU", 0)
+    if n > free:  # not an error: other programs may end, and some clusters add machines
+        line = f"Waiting for {n} free cores. The cluster has {cores:g}, of which {free:g} are free."
+        print(line, flush=True)
+    return [RemoteWorker.remote(config) for _ in range(n)]
 
 
 def play(workers: list[Any], θ: m.Params, starts: m.Array, G: int) -> m.Array:
@@ -98,6 +109,6 @@ if __name__ == "__main__":
         M=50,
     )
     optimizer = m.AdamWOptimizer(m.neural_battleship_policy_init())
-    workers = [RemoteWorker.remote(config) for _ in range(n)]
+    workers = start_workers(config, n)
     train_grpo_on_cluster(optimizer, config, workers)
     ray.shutdown()

@@ -7,6 +7,9 @@ change, with its paper and the settings that come closest in TRL 1.16, a library
 `uv run tests/examples/variants.py` trains on a few batches of Battleship with each, in about
 15 seconds, and prints the scores. These say that each one learns, not which is best:
 nothing is tuned, and there is only one seed.
+
+To use one in a script of your own, which runs in this repository's folder, write
+`sys.path.append("tests/examples")` above `from variants import dapo_objective`.
 """
 
 import os
@@ -146,8 +149,9 @@ def k2_objective(θ: m.Params, batch: m.Batch, config: m.GRPOConfig) -> Any:
     For actions drawn from π, its gradient is on average that of KL(π ‖ π_ref), unlike that of k3 in
     `kl_divergence`. The config needs a reference policy.
 
-    In TRL: loss_type="grpo" and its default use_bias_correction_kl=True, which multiplies k3 by ρ
-    and has the same gradient where ρ = 1. (For k3 as in `grpo_objective`, set it to False.)
+    In TRL: loss_type="grpo" and use_bias_correction_kl=True (the default since 1.10), which
+    multiplies k3 by ρ and has the same gradient where ρ = 1. (For k3 as in `grpo_objective`, set it
+    to False.)
     """
     log_ratio = anp.log(probabilities(θ, batch, config) / batch.π_ref)  # [S]
     k2 = log_ratio**2 / 2
