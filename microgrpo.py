@@ -76,7 +76,7 @@ class Environment(Protocol):
         """Start a trajectory for each of n seeds; return observations [n, ...] and info."""
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
-        """Take actions [n]; return observations, rewards, terminated, truncated, all [n], and info."""
+        """Take actions [n]; return observations, and rewards, terminated, truncated [n], and info."""
 
 
 @lru_cache(1024)  # all games of a group have the same fleet
@@ -271,7 +271,7 @@ def grpo_objective(θ: Params, batch: Batch, config: GRPOConfig) -> Any:
 
     # At the first gradient step on a batch, π = π_old and ρ = 1. Leaving the divergence aside, J is
     # then 0, because the advantages of a group sum to 0. But ∇J is not: ∇ρ = ∇π / π_old = ∇log π,
-    # so ∇J is the mean of A ∇log π. That is REINFORCE, with the mean of the group as baseline. It is
+    # so ∇J is the mean of A ∇log π. That is REINFORCE with the mean of the group as baseline. It is
     # also the gradient of a classifier, with actions as labels and A as weights.
     #
     # After that step, π is no longer π_old. For a given observation, ρ corrects this: the mean of

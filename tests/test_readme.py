@@ -17,17 +17,6 @@ SOURCE = (ROOT / "microgrpo.py").read_text(encoding="utf-8")
 RESULTS = json.loads((ROOT / "tests" / "experiments" / "results.json").read_text())
 
 
-def test_the_file_keeps_to_its_limits() -> None:
-    """255 lines of code (not blank, comment or docstring), 500 in all; the README 230 and 11 KB."""
-    bare = re.sub(r'""".*?"""', "", SOURCE, flags=re.DOTALL).splitlines()
-    code = [line for line in map(str.strip, bare) if line and not line.startswith("#")]
-    assert 200 < len(code) <= 255
-    assert len(SOURCE.splitlines()) <= 500
-    assert max(map(len, SOURCE.splitlines())) <= 100
-    assert len(README.splitlines()) <= 230
-    assert len(README.encode()) <= 11 * 1024
-
-
 def test_the_code_beside_the_formulas_is_the_files() -> None:
     """Line by line, apart from comments between them."""
     bare = "\n".join(line for line in SOURCE.splitlines() if not line.lstrip().startswith("#"))
