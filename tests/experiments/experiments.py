@@ -37,6 +37,8 @@ from variants import (
 
 import microgrpo as m
 
+np.empty(30 * 2**20, np.uint8)  # for speed, as in microgrpo.py's own run
+
 DEFAULT = m.GRPOConfig(
     environment=m.BattleshipEnv,
     policy=m.neural_battleship_policy,

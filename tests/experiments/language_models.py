@@ -26,6 +26,8 @@ from shell_game import LEARNING_RATE, configure, measure, play_test, pre_train
 
 from microgrpo import Batch, GRPOConfig, Params, train_grpo
 
+np.empty(30 * 2**20, np.uint8)  # for speed, as in microgrpo.py
+
 RESULTS = Path(__file__).with_name("language_models.json")
 
 
