@@ -177,10 +177,9 @@ def show(when: str, θ: Params, config: GRPOConfig) -> None:
 
 # %% Run
 
-if __name__ == "__main__":
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(encoding="utf-8")  # so that β survives a pipe
-    seed = int(sys.argv[1]) if len(sys.argv) > 1 else 42
+
+def main(seed: int) -> None:
+    """Pre-train once, train from there three times, and compare."""
     θ_before = pre_train(seed)
     show("Before GRPO", θ_before, configure(seed, θ_before, β=0))
     for name, β in {"No reference": 0, "β = 0.5": 0.5, "β = 1": 1}.items():
@@ -188,3 +187,9 @@ if __name__ == "__main__":
         optimizer = AdamWOptimizer(θ_before, LEARNING_RATE)
         train_grpo(optimizer, config, gpt_objective, report=lambda *_: None)
         show(name, optimizer.params, config)
+
+
+if __name__ == "__main__":
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(encoding="utf-8")  # so that β survives a pipe
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 42)
