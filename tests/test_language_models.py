@@ -128,29 +128,29 @@ def test_names_and_tokens() -> None:
 
 
 def test_each_a_after_the_prompt_earns_a_reward() -> None:
-    """And the summary is that of loops over random names, half of whose tokens are <end>."""
-    π = np.array([0.5] + [0.5 / 26] * 26)
-    config = naming.configure(seed=0, θ_before={}, β=0)
-    config = replace(
-        config,
-        policy=lambda _, texts: np.tile(π, (len(texts), 1)),
+    """And the summary is that of loops, on random names: three in ten tokens are <end>."""
+    π = {".": 0.3} | dict.fromkeys("abcdefghijklmnopqrstuvwxyz", 0.7 / 26)
+    monkey = replace(
+        naming.configure(seed=0, θ_before={}, β=0),
+        policy=lambda _, texts: np.tile([*π.values()], (len(texts), 1)),
         reference_policy=lambda texts: np.full((len(texts), 27), 1 / 27),
     )
-    batch = naming.play_test({}, config)
+    batch = naming.play_test({}, monkey)
     names = []
     kl = 0.0
     for i, reward in enumerate(batch.rewards):
         steps = batch.trajectory == i
-        name = "".join(".abcdefghijklmnopqrstuvwxyz"[token] for token in batch.actions[steps])
-        assert reward == name.count("a")
-        assert name.index(".") == len(name) - 1 if "." in name else len(name) == 12
-        kl += sum(np.log(27 * (0.5 if letter == "." else 0.5 / 26)) for letter in name)
-        names.append(chr(96 + batch.observations[steps][0, 0]) + name.rstrip("."))
+        reply = "".join([*π][token] for token in batch.actions[steps])
+        assert reward == reply.count("a")
+        assert "." not in reply[:-1]
+        assert reply[-1] == "." or len(reply) == 12
+        kl += sum(np.log(27 * π[letter]) for letter in reply)
+        names.append([*π][batch.observations[steps][0, 0]] + reply.rstrip("."))
+    new = [name not in names[:k] for k, name in enumerate(names[:500])]
     summary = naming.measure(batch)
-    assert summary["a"] == batch.rewards.mean() > 0
+    assert summary["a"] == sum(batch.rewards) / len(names) > 0
     np.testing.assert_allclose(summary["kl"], kl / len(names))
     assert summary["real"] == sum(naming.NAMES.count(name) for name in names) / len(names) > 0
-    new = [name not in names[:k] for k, name in enumerate(names[:500])]
     assert summary["different"] == sum(new) / 500 < 1
 
 
