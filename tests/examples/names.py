@@ -137,7 +137,7 @@ def configure(seed: int, θ_before: Params, β: float) -> GRPOConfig:
 def play_test(θ: Params, config: GRPOConfig) -> Batch:
     """Write 2,000 names, from seeds that training does not use.
 
-    The prompts are new draws, but not new letters: there are only 26, and training meets them all.
+    The draws are new, but the letters are not: there are only 26, and nearly all occur in training.
     """
     return rollout(θ, config, range(2**31, 2**31 + 2000))
 
