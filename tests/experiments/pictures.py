@@ -159,6 +159,31 @@ def draw_shell_game(curve: list[tuple[float, float]]) -> None:
     save("shell-game")
 
 
+def draw_names(rows: dict[str, list[dict[str, Any]]]) -> None:
+    """Draw a's over KL: every seed a dot, and for training without a reference, its path."""
+    _, axes = plt.subplots(figsize=(3.9, 3.3))
+    for run in rows["no reference"]:
+        axes.plot(*np.transpose(run["path"]), color=ORANGE, linewidth=0.7)
+    for name, runs in rows.items():
+        kl = [run["kl"] for run in runs]
+        a = [run["a"] for run in runs]
+        color = {"before GRPO": GREY, "no reference": ORANGE}.get(name, BLUE)
+        axes.plot(kl, a, "o", color=color, markersize=4, clip_on=False)
+        if name == "before GRPO":  # the corner has room on the right only
+            axes.annotate(name, (0, np.mean(a)), (8, -4), textcoords="offset points", color=color)
+        else:
+            label = axes.annotate(name, (min(kl), max(a)), (-4, 3), textcoords="offset points")
+            label.set(color=color, horizontalalignment="right")
+    axes.set_xscale("symlog", linthresh=1)  # linear up to 1: before GRPO, KL is 0
+    axes.set_yscale("log")
+    axes.set_xticks([0, 1, 10, 100], ["0", "1", "10", "100"])
+    axes.set_yticks([1, 2, 4, 8], ["1", "2", "4", "8"])
+    axes.minorticks_off()
+    axes.set(xlabel="KL from the GPT before GRPO, nats per name", ylabel="a's per name")
+    axes.set(xlim=(0, 120), ylim=(0.6, 14))
+    save("names")
+
+
 if __name__ == "__main__":
     results = read_results()
     draw_learning_curve(results["seeds"], results["symmetric"])
@@ -166,4 +191,5 @@ if __name__ == "__main__":
     draw_game(results["seeds"][0]["game"])
     language_models = json.loads((HERE / "language_models.json").read_text())
     draw_shell_game(language_models["shell_game"][0]["curve"])
+    draw_names(language_models["names"])
     (PICTURES / "before-and-after.svg").write_text(draw_games(results["games"]))
