@@ -56,6 +56,7 @@ def symmetric_battleship_policy(θ: m.Params, observation: m.Array) -> Any:
 
 
 if __name__ == "__main__":
+    np.empty(30 * 2**20, np.uint8)  # for speed, as in microgrpo.py
     config = m.GRPOConfig(
         environment=m.BattleshipEnv,
         policy=symmetric_battleship_policy,

@@ -1,7 +1,7 @@
-"""Measure the two language models of tests/examples: `uv run tests/experiments/language_models.py`.
+"""Measure the language models of tests/examples: `uv run tests/experiments/language_models.py`.
 
-It writes `language_models.json`, in about half an hour on one core. Name one or more of shell_game,
-control, imitation, rejection, divergence and say_five to measure only these.
+It writes `language_models.json`, in about forty minutes on one core. Name one or more of
+shell_game, control, imitation, rejection, divergence, say_five and names to measure only these.
 """
 
 import contextlib
@@ -19,12 +19,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.append(str(Path(__file__).parents[1] / "examples"))
 
 import autograd.numpy as anp
+import names as naming
 import numpy as np
 import say_five
 from gpt import gpt_objective, gpt_policy, once_per_reply
 from shell_game import LEARNING_RATE, configure, measure, play_test, pre_train
 
-from microgrpo import Batch, GRPOConfig, Params, train_grpo
+from microgrpo import AdamWOptimizer, Batch, GRPOConfig, Params, train_grpo
+
+np.empty(30 * 2**20, np.uint8)  # for speed, as in microgrpo.py
 
 RESULTS = Path(__file__).with_name("language_models.json")
 
@@ -116,6 +119,34 @@ def fives() -> dict[str, float]:
     return shares
 
 
+def train_names(seed: int, θ_before: Params, β: float) -> dict[str, Any]:
+    """Train to write a's; return measurements after it and, with β = 0, [KL, a's] per batch."""
+    config = naming.configure(seed, θ_before, β)
+    optimizer = AdamWOptimizer(θ_before, naming.LEARNING_RATE)
+    path: list[list[float]] = []
+
+    def report(i: int, config: GRPOConfig, batch: Batch, *_: float) -> None:
+        m = naming.measure(batch)
+        path.append([round(m["kl"], 2), round(m["a"], 2)])
+
+    train_grpo(optimizer, config, gpt_objective, report)
+    after = naming.measure(naming.play_test(optimizer.params, config))
+    return after if β > 0 else after | {"path": path}
+
+
+def names() -> dict[str, list[Any]]:
+    """Train without a reference and with four values of β, ten seeds each."""
+    βs = {"β=1": 1, "β=0.7": 0.7, "β=0.5": 0.5, "β=0.3": 0.3, "no reference": 0}
+    rows: dict[str, list[Any]] = {"before GRPO": []} | {name: [] for name in βs}
+    for seed in range(10):
+        θ_before = naming.pre_train(seed)
+        before = naming.play_test(θ_before, naming.configure(seed, θ_before, β=0))
+        rows["before GRPO"].append(naming.measure(before))
+        for name, β in βs.items():
+            rows[name].append(train_names(seed, θ_before, β))
+    return rows
+
+
 if __name__ == "__main__":
     measures: dict[str, Callable[[], Any]] = {
         "shell_game": shell_game,
@@ -124,6 +155,7 @@ if __name__ == "__main__":
         "rejection": rejection,
         "divergence": divergence,
         "say_five": fives,
+        "names": names,
     }
     for name in sys.argv[1:] or measures:
         result = measures[name]()

@@ -1,7 +1,8 @@
 """Draw the pictures of the README: `uv run --group pictures tests/experiments/pictures.py`.
 
 They are as wide as a column of text on a page, and are still legible at 390 pixels, as on a phone.
-Their colours show on white and on black.
+No colour of text has a contrast of 4.5:1 both on white and on GitHub's dark page. So the charts
+have a background of their own, which turns dark on a dark page, and their colours with it.
 """
 
 import json
@@ -16,6 +17,7 @@ from matplotlib.axes import Axes
 
 sys.path.append(str(Path(__file__).parents[1]))
 
+from animation import draw_games
 from players import (
     greedy_posterior_scores,
     hunt_and_target_scores,
@@ -27,15 +29,16 @@ from results import read_results
 HERE = Path(__file__).parent
 PICTURES = HERE.parents[1] / ".github"
 BATCHES = 1300
-BLUE, ORANGE, GREY = "#3b82f6", "#ea6a10", "#7a828c"
+PAGE, GREY, BLUE, ORANGE = "#ffffff", "#59636e", "#2563eb", "#bc4c00"  # at least 5.0:1 on white
+DARK = {PAGE: "#0d1117", GREY: "#9198a1", BLUE: "#58a6ff", ORANGE: "#f0883e"}  # at least 6.5:1
 HEAT = mpl.colormaps["Blues"].with_extremes(bad="#d5d9e0")
+MARK, FRAME = "#24292f", "#ea6a10"  # on the heat, which is the same on all pages
 mpl.rcParams |= {
     "axes.edgecolor": GREY,
     "axes.labelcolor": GREY,
     "axes.spines.right": False,
     "axes.spines.top": False,
     "font.size": 10,
-    "savefig.transparent": True,
     "svg.hashsalt": "microgrpo",  # the same picture every time
     "text.color": GREY,
     "xtick.color": GREY,
@@ -44,11 +47,21 @@ mpl.rcParams |= {
 
 
 def save(name: str) -> None:
-    """Write the picture without date and version, so that it changes only with its content."""
-    plt.savefig(
-        PICTURES / f"{name}.svg", bbox_inches="tight", metadata={"Date": None, "Creator": None}
-    )
+    """Write the picture, with colours for dark pages.
+
+    Date and version are left out, so that it changes only with its content.
+    """
+    path = PICTURES / f"{name}.svg"
+    plt.savefig(path, bbox_inches="tight", metadata={"Date": None, "Creator": None})
     plt.close()
+    rules = [
+        f'[style*="{what}: {light}"] {{ {what}: {dark} !important }}\n'
+        for light, dark in DARK.items()
+        for what in ("fill", "stroke")
+    ]
+    style = f"<style>\n@media (prefers-color-scheme: dark) {{\n{''.join(rules)}}}\n</style>\n"
+    svg = path.read_text(encoding="utf-8").replace("</svg>", style + "</svg>")
+    path.write_text(svg, encoding="utf-8")
 
 
 def draw_learning_curve(plain: list[dict[str, Any]], symmetric: list[dict[str, Any]]) -> None:
@@ -90,12 +103,12 @@ def draw_board(axes: Axes, heat: np.ndarray, observation: np.ndarray, tile: int)
     axes.imshow(shown, cmap=HEAT, vmin=0, vmax=np.nanmax(shown))
     for (row, column), seen in np.ndenumerate(observation):
         if seen > 0:
-            axes.plot(column, row, "X", color=ORANGE, markersize=5)
+            axes.plot(column, row, "x", color=MARK, markersize=5)
         if seen < 0:
-            axes.plot(column, row, "o", color=GREY, markersize=3)
+            axes.plot(column, row, "o", color=MARK, markersize=3)
     row, column = divmod(tile, 5)
-    corner = (column - 0.5, row - 0.5)
-    axes.add_patch(mpl.patches.Rectangle(corner, 1, 1, fill=False, color=ORANGE, linewidth=1.5))
+    corner = (column - 0.4, row - 0.4)
+    axes.add_patch(mpl.patches.Rectangle(corner, 0.8, 0.8, fill=False, color=FRAME, linewidth=1.5))
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(True)
 
@@ -122,7 +135,7 @@ def draw_ablations(table: dict[str, dict[str, Any]]) -> None:
     for height, (name, row) in enumerate(reversed(table.items())):
         scores = row["score"]
         color = ORANGE if name == "GRPO" else BLUE
-        axes.plot(scores, [height] * len(scores), "o", color=color, alpha=0.6, markersize=5)
+        axes.plot(scores, [height] * len(scores), "o", color=color, alpha=0.75, markersize=5)
         axes.plot([np.mean(scores)] * 2, [height - 0.3, height + 0.3], color=color, linewidth=2)
     axes.set_yticks(range(len(table)), reversed(list(table)))
     axes.set_xlabel("score after 150 batches")
@@ -146,6 +159,31 @@ def draw_shell_game(curve: list[tuple[float, float]]) -> None:
     save("shell-game")
 
 
+def draw_names(rows: dict[str, list[dict[str, Any]]]) -> None:
+    """Draw a's over KL: every seed a dot, and for training without a reference, its path."""
+    _, axes = plt.subplots(figsize=(3.9, 3.3))
+    for run in rows["no reference"]:
+        axes.plot(*np.transpose(run["path"]), color=ORANGE, linewidth=0.7)
+    for name, runs in rows.items():
+        kl = [run["kl"] for run in runs]
+        a = [run["a"] for run in runs]
+        color = {"before GRPO": GREY, "no reference": ORANGE}.get(name, BLUE)
+        axes.plot(kl, a, "o", color=color, markersize=4, clip_on=False)
+        if name == "before GRPO":  # the corner has room on the right only
+            axes.annotate(name, (0, np.mean(a)), (8, -4), textcoords="offset points", color=color)
+        else:
+            label = axes.annotate(name, (min(kl), max(a)), (-4, 3), textcoords="offset points")
+            label.set(color=color, horizontalalignment="right")
+    axes.set_xscale("symlog", linthresh=1)  # linear up to 1: before GRPO, KL is 0
+    axes.set_yscale("log")
+    axes.set_xticks([0, 1, 10, 100], ["0", "1", "10", "100"])
+    axes.set_yticks([1, 2, 4, 8], ["1", "2", "4", "8"])
+    axes.minorticks_off()
+    axes.set(xlabel="KL from the GPT before GRPO, nats per name", ylabel="a's per name")
+    axes.set(xlim=(0, 120), ylim=(0.6, 14))
+    save("names")
+
+
 if __name__ == "__main__":
     results = read_results()
     draw_learning_curve(results["seeds"], results["symmetric"])
@@ -153,3 +191,5 @@ if __name__ == "__main__":
     draw_game(results["seeds"][0]["game"])
     language_models = json.loads((HERE / "language_models.json").read_text())
     draw_shell_game(language_models["shell_game"][0]["curve"])
+    draw_names(language_models["names"])
+    (PICTURES / "before-and-after.svg").write_text(draw_games(results["games"]))

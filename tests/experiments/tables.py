@@ -65,6 +65,20 @@ def say_five(shares: dict[str, float]) -> Rows:
     return {"say_five.py": row}
 
 
+def names(models: dict[str, Any]) -> Rows:
+    """Return what was measured of names that are rewarded for their a's."""
+    rows: Rows = {}
+    for name, runs in models.items():
+        measured = by_column(runs)
+        rows[name] = {
+            "a's": measured["a"],
+            "KL": measured["kl"],
+            "real, %": 100 * np.array(measured["real"]),
+            "different, %": 100 * np.array(measured["different"]),
+        }
+    return rows
+
+
 def tables() -> dict[str, Rows]:
     """Return what belongs in the table below each heading."""
     results = read_results()
@@ -80,6 +94,7 @@ def tables() -> dict[str, Rows]:
         "Gymnasium": gymnasium(results["elsewhere"]),
         "The shell game": shell_game(models),
         "Say 5": say_five(models["say_five"]),
+        "Names": names(models["names"]),
         "A batch": results["speed"]["parts"],
         "A gradient step": results["speed"]["gradient step"],
         "Memory": results["speed"]["memory"],
