@@ -1,7 +1,7 @@
 """Measure what the results page quotes, and keep it in `results.json` beside this file.
 
-`uv run tests/experiments/experiments.py` takes about forty minutes on two cores. To measure a part,
-name it: seeds, games, symmetric, learning_rates, ablations, boards or elsewhere.
+`uv run tests/experiments/experiments.py` takes about 45 minutes on two cores. To measure a part,
+name it: seeds, games, symmetric, learning_rates, ablations, boards, elsewhere or questions.
 """
 
 import os
@@ -24,6 +24,7 @@ sys.path.append(str(Path(__file__).parents[1] / "examples"))
 
 import elsewhere
 from players import all_placements, beside_a_hit
+from questions import QUESTIONS, read_questions, run_snippet
 from results import read_results, write_section
 from symmetric import symmetric_battleship_policy, symmetric_battleship_policy_init
 from variants import (
@@ -333,6 +334,20 @@ def measure_elsewhere(pool: ProcessPoolExecutor) -> dict[str, dict[str, Any]]:
     return table
 
 
+# %% The ten questions
+
+
+def measure_questions(pool: ProcessPoolExecutor) -> dict[str, dict[str, list[list[float]]]]:
+    """Run each Python snippet with three seeds; return what it prints, by opening and snippet."""
+    opening, answers = read_questions(QUESTIONS.read_text(encoding="utf-8"))
+    futures = {
+        snippet: [pool.submit(run_snippet, opening + snippet, seed) for seed in range(3)]
+        for snippet in answers
+        if not snippet.startswith("uv run")  # language_models.py measures this one
+    }
+    return {opening: {code: [run.result() for run in runs] for code, runs in futures.items()}}
+
+
 if __name__ == "__main__":
     measures = {
         "seeds": measure_seeds,
@@ -342,6 +357,7 @@ if __name__ == "__main__":
         "ablations": measure_ablations,
         "boards": measure_boards,
         "elsewhere": measure_elsewhere,
+        "questions": measure_questions,
     }
     with ProcessPoolExecutor(max_workers=os.cpu_count()) as workers:
         for section in sys.argv[1:] or measures:

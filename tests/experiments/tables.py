@@ -1,4 +1,7 @@
-"""Copy what was measured into the tables of the page: `uv run tests/experiments/tables.py`.
+"""Copy what was measured into two pages: `uv run tests/experiments/tables.py`.
+
+On the page of results, it fills the tables. On that of the tests, it fills the answers to the ten
+questions, wherever they say "mean (low–high)", in the order in which the snippet prints numbers.
 
 A cell keeps its form: the number of decimals, and whether it is a mean alone or "mean (low–high)".
 To change the form, edit a cell by hand and run this again.
@@ -10,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from questions import QUESTIONS, read_questions
 from results import read_results
 
 HERE = Path(__file__).parent
 PAGE = HERE / "README.md"
+CELL = re.compile(r"-?[\d.]+ \(-?[\d.]+(?:–| to )-?[\d.]+\)")  # mean (low–high)
 
 Rows = dict[str, dict[str, Any]]  # what was measured, by row and column: a number, or one per seed
 
@@ -126,5 +131,26 @@ def update(page: str) -> str:
     return page
 
 
+def update_answers(page: str) -> str:
+    """Return the page with the answers to its questions as they were measured."""
+    opening, answers = read_questions(page)
+    measured = read_results()["questions"][opening]  # a KeyError if the code has changed since
+    names = json.loads((HERE / "language_models.json").read_text())["names"]
+    rows = [by_column(names[row]) for row in ("before GRPO", "no reference", "β=0.5", "β=1")]
+    for snippet, answer in answers.items():
+        if snippet == "uv run tests/examples/names.py\n":
+            values = [v for row in rows for v in (row["a"], 100 * np.array(row["real"]))]
+        else:
+            values = list(zip(*measured[snippet], strict=True))
+        cells = CELL.findall(answer)
+        if len(cells) != len(values):
+            raise ValueError(f"{len(cells)} numbers for {len(values)} measured ones: {answer}")
+        filled = [*map(fill, cells, values), ""]
+        page = page.replace(answer, "".join(map(str.__add__, CELL.split(answer), filled)))
+    return page
+
+
 if __name__ == "__main__":
     PAGE.write_text(update(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    answered = update_answers(QUESTIONS.read_text(encoding="utf-8"))
+    QUESTIONS.write_text(answered, encoding="utf-8")
