@@ -138,9 +138,9 @@ def objective_by_hand(ρ: list[float], trajectory: list[int], **changes: Any) ->
 
 
 def test_grpo_objective_averages_each_trajectory_and_then_all() -> None:
-    """The second of four steps is all of trajectory 0, with ρ A = 1.1; the others have -1.
+    """Trajectory 0 is the second of four steps, with ρ = π / π_old = 1.1; the others have A = -1.
 
-    The means are 1.1 and -1, and J is (1.1 - 1) / 2. Not (1.1 - 3) / 4, and not the other sign.
+    The means of ρ A are 1.1 and -1, so J is (1.1 - 1) / 2. Not (1.1 - 3) / 4, nor its opposite.
     """
     objective = objective_by_hand(ρ=[1, 1.1, 1, 1], trajectory=[1, 0, 1, 1])
     assert objective == pytest.approx(0.05, abs=1e-3)
