@@ -78,7 +78,7 @@ def test_a_number_that_is_too_small_is_refused(field: str, value: Any) -> None:
     """So is NaN, which is not below anything; the message names the field and the value."""
     refused: Any
     for refused in (value, np.nan):
-        with pytest.raises(ValueError, match=f"^{field} .*{refused}"):
+        with pytest.raises(ValueError, match=rf"\b{field}\b.*{refused}"):
             replace(BATTLESHIP, **{field: refused})
 
 
@@ -86,14 +86,12 @@ def test_a_number_that_is_too_small_is_refused(field: str, value: Any) -> None:
 
 
 def test_grpo_advantages_by_hand() -> None:
-    """Distance from the mean of its group of 4, in standard deviations (over 4, not over 3).
+    """Distance from the mean of its group of 2, in standard deviations (over 2, not over 1).
 
-    The groups have means of 1 and 5, and deviations of √3 and 0, to which 1e-4 is added.
+    The groups have means of 2 and 5, and deviations of 2 and 0, to which 1e-4 is added.
     """
-    rewards = np.array([0.0, 0.0, 0.0, 4.0, 5.0, 5.0, 5.0, 5.0])
-    advantages = m.grpo_advantages(rewards, replace(COUNTDOWN, G=4))
-    expected = np.array([-1, -1, -1, 3, 0, 0, 0, 0]) / (sqrt(3) + 1e-4)
-    assert advantages.tolist() == pytest.approx(expected.tolist())
+    advantages = m.grpo_advantages(np.array([0.0, 4.0, 5.0, 5.0]), replace(COUNTDOWN, G=2))
+    assert advantages.tolist() == pytest.approx([-2 / 2.0001, 2 / 2.0001, 0, 0])
 
 
 @pytest.mark.parametrize("G", [2, 3, 4, 6])
@@ -111,8 +109,7 @@ def test_grpo_advantages_are_those_of_loops(G: int) -> None:
 def test_kl_divergence_by_hand() -> None:
     """k3: ratio - log(ratio) - 1, with ratio = π_ref / π, here 1, 1/2 and 2, one value per step."""
     estimates = m.kl_divergence(np.array([0.4, 0.4, 0.4]), np.array([0.4, 0.2, 0.8]))
-    assert np.shape(estimates) == (3,)
-    assert estimates.tolist() == pytest.approx([0, log(2) - 1 / 2, 1 - log(2)])
+    assert np.atleast_1d(estimates).tolist() == pytest.approx([0, log(2) - 1 / 2, 1 - log(2)])
 
 
 def test_kl_divergence_is_0_only_where_the_policies_agree() -> None:
@@ -129,28 +126,32 @@ def test_kl_divergence_is_0_only_where_the_policies_agree() -> None:
 def objective_by_hand(ρ: list[float], trajectory: list[int], **changes: Any) -> float:
     """Return J of two trajectories, the first with A = 1, the second with A = -1."""
     steps = len(ρ)
-    observations, π_old = np.zeros(steps), np.full(steps, 0.4)
+    numbers, π_old = np.arange(steps), np.full(steps, 0.4)
     rewards, zeros = np.array([1.0, -1.0]), np.zeros(steps, int)
-    batch = m.Batch(observations, zeros, π_old, π_old / 2, zeros, np.array(trajectory), rewards)
+    batch = m.Batch(numbers, zeros, π_old, π_old / 2, zeros, np.array(trajectory), rewards)
 
-    def policy(θ: m.Params, _: m.Array) -> Any:
-        return anp.reshape(π_old * θ["ρ"], (-1, 1))
+    def policy(θ: m.Params, numbers: m.Array) -> Any:
+        return 0.4 * θ["ρ"][numbers][..., np.newaxis]
 
     config = replace(COUNTDOWN, policy=policy, G=2, ε=0.2, **changes)
     return float(m.grpo_objective({"ρ": np.array(ρ)}, batch, config))
 
 
+def test_grpo_objective_averages_each_trajectory_and_then_all() -> None:
+    """Trajectory 0 is the second of four steps, with ρ = π / π_old = 1.1; the others have A = -1.
+
+    The means of ρ A are 1.1 and -1, so J is (1.1 - 1) / 2. Not (1.1 - 3) / 4, nor its opposite.
+    """
+    objective = objective_by_hand(ρ=[1, 1.1, 1, 1], trajectory=[1, 0, 1, 1])
+    assert objective == pytest.approx(0.05, abs=1e-3)
+
+
 @pytest.mark.parametrize(("ρ", "better", "worse"), [(1, 1, -1), (0.5, 0.5, -0.8), (1.5, 1.2, -1.5)])
 def test_grpo_objective_min_and_clip(ρ: float, better: float, worse: float) -> None:
-    """Of a step with that ρ, in the better trajectory (A = 1), and in the worse one (A = -1)."""
+    """What a step with that ρ adds, in the better trajectory (A = 1) and in the worse (A = -1)."""
     first = 2 * objective_by_hand([ρ, 1], [0, 1]) + 1  # the other step contributes -1
     second = 2 * objective_by_hand([1, ρ], [0, 1]) - 1
     assert (first, second) == pytest.approx((better, worse), abs=1e-3)
-
-
-def test_grpo_objective_is_a_mean_over_trajectories_of_means_over_steps() -> None:
-    """One step with ρ A = 1.1, and three with -1: (1.1 - 1) / 2. Not (1.1 - 3) / 4."""
-    assert objective_by_hand([1, 1.1, 1, 1], [1, 0, 1, 1]) == pytest.approx(0.05, abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -160,8 +161,8 @@ def test_grpo_objective_is_a_mean_over_trajectories_of_means_over_steps() -> Non
 def test_grpo_objective_penalises_divergence(reference: bool, β: float, expected: float) -> None:  # noqa: FBT001
     """With π_ref = π / 2, it takes β (log 2 - 1/2) from a J of 0, if there is a reference."""
     reference_policy = same_for_all(1) if reference else None
-    J = objective_by_hand([1, 1], [0, 1], β=β, reference_policy=reference_policy)
-    assert pytest.approx(expected, abs=1e-6) == J
+    objective = objective_by_hand([1, 1], [0, 1], β=β, reference_policy=reference_policy)
+    assert objective == pytest.approx(expected, abs=1e-6)
 
 
 def linear_policy(θ: m.Params, observation: Any) -> Any:
@@ -241,7 +242,8 @@ def test_rollout_by_hand() -> None:
     """Trajectory 0 has one step with reward 1, and 1 has two, with 2 and 1. Observations are equal.
 
     All first steps come first. Nothing is recorded of a trajectory that has ended, here 0 after one
-    step because it is terminated, and 1 after two because it is truncated.
+    step because it is terminated, and 1 after two because it is truncated. What the environment
+    returns for it after that is NaN.
     """
     batch = m.rollout({}, replace(COUNTDOWN, max_steps=4), [0, 1])
     assert {name: getattr(batch, name).tolist() for name in ("trajectory", "rewards")} == {
@@ -262,14 +264,20 @@ def test_rollout_draws_actions_from_the_policy(p: tuple[float, ...]) -> None:
 
 def test_rollout_with_equal_arguments_gives_equal_batches() -> None:
     """Other actions follow from other seeds of the trajectories, and from another config.seed."""
-    actions = m.rollout({}, COUNTDOWN, [0] * 30).actions.tolist()
-    assert m.rollout({}, COUNTDOWN, [0] * 30).actions.tolist() == actions
-    assert m.rollout({}, COUNTDOWN, [4] * 30).actions.tolist() != actions
-    assert m.rollout({}, replace(COUNTDOWN, seed=1), [0] * 30).actions.tolist() != actions
+    first, again, other_seeds, other_config = (
+        m.rollout({}, replace(COUNTDOWN, seed=config_seed), [seed] * 30).actions.tolist()
+        for config_seed, seed in [(0, 0), (0, 0), (0, 4), (1, 0)]
+    )
+    assert again == first
+    assert other_seeds != first
+    assert other_config != first
 
 
-def test_rollout_records_every_step_and_nothing_after_the_end() -> None:
-    """The last action is repeated until all trajectories have ended, and no longer."""
+def test_rollout_records_all_until_the_end() -> None:
+    """The last action is repeated until all trajectories have ended, and no longer.
+
+    The environment keeps the actions it is given: each time, they have to be an array of their own.
+    """
     environment = Countdown()
     π = np.random.default_rng(0).dirichlet(np.ones(3), size=5)
     π_ref = np.random.default_rng(1).dirichlet(np.ones(3), size=5)
@@ -291,7 +299,7 @@ def test_rollout_records_every_step_and_nothing_after_the_end() -> None:
         assert batch.π_old[own].tolist() == π[left, actions].tolist()
         assert batch.π_ref[own].tolist() == π_ref[left, actions].tolist()
         actions += actions[-1:] * (4 - len(actions))
-        assert [taken[i] for taken in environment.actions] == actions
+        assert [int(taken[i]) for taken in environment.actions] == actions
 
 
 def test_rollout_draws_as_often_as_probabilities_say() -> None:
@@ -310,7 +318,7 @@ def test_rollout_draws_as_often_as_probabilities_say() -> None:
     assert surprise < 15 + 4 * np.sqrt(30)  # its mean is 15, and 4 of its standard deviations
 
 
-def test_rollout_cuts_off_after_max_steps() -> None:
+def test_rollout_cuts_off_what_takes_too_long() -> None:
     """Here after two of four steps; the reward is what was earned by then."""
     batch = m.rollout({}, replace(COUNTDOWN, max_steps=2), [3])
     assert (batch.step_rewards.tolist(), batch.rewards.tolist()) == ([4, 3], [7])
@@ -328,7 +336,7 @@ def test_rollout_refuses_what_is_no_probability(name: str, wrong: list[float], r
     π = np.full((1000, 2), 0.5)
     π[rows] = wrong
     changes = {"policy": same_for_all(0.5, 0.5), name: lambda *_: π}
-    with pytest.raises(ValueError, match=f"^{name} ") as error:
+    with pytest.raises(ValueError, match=rf"\b{name}\b") as error:
         m.rollout({}, replace(COUNTDOWN, max_steps=1, **changes), range(1000))
     assert str(np.array(wrong)) in str(error.value)
 
@@ -341,9 +349,9 @@ SHAPES = [(1, 2), (8,), (8, 2, 1), (16,), (4, 2)]
 def test_rollout_refuses_another_shape(name: str, shape: tuple[int, ...]) -> None:
     """One row for 8 observations would give all of them the same action. The message shows it."""
     changes = {"policy": same_for_all(0.5, 0.5), name: lambda *_: np.full(shape, 1 / shape[-1])}
-    with pytest.raises(ValueError, match=f"^{name} ") as error:
+    with pytest.raises(ValueError, match=rf"\b{name}\b") as error:
         m.rollout({}, replace(COUNTDOWN, **changes), range(8))
-    assert f"got {shape}" in str(error.value)
+    assert str(shape) in str(error.value)
 
 
 def test_rollout_refuses_a_reference_with_other_actions() -> None:
@@ -351,8 +359,9 @@ def test_rollout_refuses_a_reference_with_other_actions() -> None:
     config = replace(
         COUNTDOWN, policy=same_for_all(0.5, 0.5), reference_policy=same_for_all(1, 0, 0)
     )
-    with pytest.raises(ValueError, match=r"^reference_policy .*\(8, 2\).*\(8, 3\)"):
+    with pytest.raises(ValueError, match=r"\(8, 2\).*\(8, 3\)") as error:
         m.rollout({}, config, range(8))
+    assert "reference_policy" in str(error.value)
 
 
 def test_rollout_shows_read_only_observations() -> None:
@@ -362,7 +371,7 @@ def test_rollout_shows_read_only_observations() -> None:
         m.rollout({}, in_place, [1, 2])
 
 
-def test_rollout_and_objective_start_from_the_same_policy() -> None:
+def test_training_starts_from_the_policy_that_played() -> None:
     """So ρ is 1, J is 0 but for rounding, and all stays float32: float64 takes twice as long."""
     θ = m.neural_battleship_policy_init()
     config = replace(BATTLESHIP, reference_policy=None)

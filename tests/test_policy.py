@@ -16,6 +16,7 @@ POSSIBLE = BOARDS.reshape(20, 16) == 0
 SHAPES = {"W1": (32, 3), "b1": (3,), "W2": (3, 16)}
 OPINIONS = {name: rng.normal(size=shape).astype("f4") for name, shape in SHAPES.items()}
 SHOTS = np.arange(20), POSSIBLE.argmax(axis=1)
+SHAPES_BEFORE = {"20": np.s_[:], "one": np.s_[7], "1 x 20": np.s_[np.newaxis]}
 
 
 def literal_policy(θ: Any) -> Any:
@@ -40,7 +41,9 @@ TWO_BOARDS = np.array([[[1, 0], [0, -1]]] * 2, np.float32)  # tile 0 was a hit, 
 
 
 @pytest.mark.parametrize(
-    ("logit", "expected"), [(np.log(3), [0, 0.75, 0.25, 0]), (1e3, [0, 1, 0, 0])]
+    ("logit", "expected"),
+    [(np.log(3), [0, 0.75, 0.25, 0]), (1000, [0, 1, 0, 0])],
+    ids=["log 3", "1000"],
 )
 def test_neural_battleship_policy_by_hand(logit: float, expected: list[float]) -> None:
     """Two boards with tiles 1 and 2 left, and logits of log 3 and 0 for them: 3/4 and 1/4.
@@ -60,18 +63,14 @@ def test_reference_battleship_policy_by_hand() -> None:
     assert m.reference_battleship_policy(TWO_BOARDS).tolist() == [[0, 0.5, 0.5, 0]] * 2
 
 
-@pytest.mark.parametrize(
-    "some", [np.s_[:], np.s_[7], np.s_[np.newaxis]], ids=["20", "one", "1 x 20"]
-)
+@pytest.mark.parametrize("some", SHAPES_BEFORE.values(), ids=SHAPES_BEFORE)
 def test_neural_battleship_policy_is_a_softmax_of_a_layer_of_tanh(some: Any) -> None:
     """Over the tiles not fired at, whatever the shape before [N, N]."""
     π = m.neural_battleship_policy(OPINIONS, BOARDS[some])
     np.testing.assert_allclose(π, literal_policy(OPINIONS)[some], rtol=1e-4)
 
 
-@pytest.mark.parametrize(
-    "some", [np.s_[:], np.s_[7], np.s_[np.newaxis]], ids=["20", "one", "1 x 20"]
-)
+@pytest.mark.parametrize("some", SHAPES_BEFORE.values(), ids=SHAPES_BEFORE)
 def test_reference_battleship_policy_gives_all_possible_shots_the_same(some: Any) -> None:
     """Whatever the shape before [N, N]."""
     expected = np.array([[tile and 1 / sum(row) for tile in row] for row in POSSIBLE])
