@@ -69,11 +69,11 @@ class Environment(Protocol):
     Equal seeds must give equal starts, so that a group shares its start; otherwise luck is mistaken
     for skill. A trajectory ends when terminated (the game is over) or truncated (cut short). Those
     that have ended are still stepped, with their last action, until all have ended; what `step`
-    returns for them is ignored.
+    returns for them is ignored. It may keep `actions`, and reuse the arrays that it returns.
     """
 
     def reset(self, *, seed: Any) -> tuple[Array, dict[str, Any]]:
-        """Start a trajectory for each of n seeds; return observations [n, ...] and info."""
+        """Start a trajectory for each of n seeds (ints); return observations [n, ...] and info."""
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
         """Take actions [n]; return observations; rewards, terminated, truncated, each [n]; info."""
@@ -81,7 +81,7 @@ class Environment(Protocol):
 
 @lru_cache(1024)  # all games of a group have the same fleet
 def random_fleet(board_size: int, ships: tuple[int, ...], seed: int) -> Array:
-    """Draw a fleet uniformly from all legal placements: [N, N], N = board_size, True on ships."""
+    """Draw a fleet [N, N], True on ships, uniformly from legal ones; ValueError if none fits."""
     if max(ships) > board_size:
         raise ValueError(f"a ship is longer than the board: {ships=}, {board_size=}")
     rng = np.random.default_rng(seed)
@@ -112,14 +112,14 @@ class BattleshipEnv:
     ships: tuple[int, ...] = (2, 3, 4)  # the length of each
 
     def reset(self, *, seed: Iterable[int]) -> tuple[Array, dict[str, Any]]:
-        """Hide a fleet for each of n seeds."""
+        """Hide a fleet for each of n seeds, in `fleets`; `shots` has none: both [n, N, N] bool."""
         fleets = [random_fleet(self.board_size, self.ships, s) for s in seed]
         self.fleets = np.stack(fleets)  # [n, N, N], True where there is a ship
         self.shots = np.zeros_like(self.fleets)  # [n, N, N], True where a shot was fired
         return self.observations(), {}
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
-        """Fire one shot in each game."""
+        """Fire one shot in each game; ValueError for a tile off the board."""
         row, column = np.unravel_index(actions, self.shots.shape[1:])
         self.shots[np.arange(self.num_envs), row, column] = True
         finished = ~(self.fleets & ~self.shots).any(axis=(1, 2))
@@ -140,7 +140,7 @@ class BattleshipEnv:
 
 
 # %% Policy
-# The policy is a network with one hidden layer (tanh). It never fires at the same tile twice.
+# The policy is a network: hits, then misses, a tanh layer, and a softmax over tiles not fired at.
 
 
 def neural_battleship_policy_init(board_size: int = 5, hidden: int = 128, seed: int = 42) -> Params:
@@ -314,7 +314,7 @@ def rollout(θ: Params, config: GRPOConfig, seeds: Iterable[int]) -> Batch:
     """Play one trajectory for each of n seeds, with actions drawn from the policy.
 
     Trajectories with equal seeds share their start, but each draws its own actions. Equal arguments
-    give equal batches. Policies get read-only observations.
+    give equal batches. Policies get read-only observations, and what they return is checked.
     """
     seeds = [int(seed) for seed in seeds]  # Gymnasium requires Python ints
     n = len(seeds)
@@ -379,7 +379,7 @@ class AdamWOptimizer:
         self.t = 0
 
     def step(self, gradient: Params, lr_scale: float = 1.0) -> None:
-        """Take one step against the gradient, at lr_scale times the learning rate."""
+        """Take one step against the gradient, at lr_scale times the learning rate; keep dtypes."""
         self.t += 1
         α = self.learning_rate * lr_scale
         for name, g in gradient.items():
@@ -410,9 +410,9 @@ def train_grpo(
     """Train on M batches; return the parameters, and the validation reward after each batch, [M].
 
     The learning rate falls linearly towards 0. To train on M more batches, call this again with the
-    same optimizer; the learning rate starts over. After each batch, seeds 0 .. num_val - 1 are
-    played for validation, and `report` is called; it gets the norm of the last gradient, before
-    clipping. Raises FloatingPointError if J or its gradient is not finite.
+    same optimizer; the learning rate starts over. Batches draw seeds from num_val to 2**31. After
+    each, smaller seeds are played for validation, and `report` gets the norm of the last gradient,
+    before clipping. FloatingPointError names a batch in which J or its gradient is not finite.
     """
     rng = np.random.default_rng([config.seed, optimizer.t])  # a second call draws new starts
     rewards_val = np.zeros(config.M)
