@@ -190,6 +190,6 @@ if __name__ == "__main__":
     draw_ablations(results["ablations"])
     draw_game(results["seeds"][0]["game"])
     language_models = json.loads((HERE / "language_models.json").read_text())
-    draw_shell_game(language_models["shell_game"][0]["curve"])
+    draw_shell_game(language_models["shell_game"][3]["curve"])  # the seed that the README quotes
     draw_names(language_models["names"])
     (PICTURES / "before-and-after.svg").write_text(draw_games(results["games"]))
