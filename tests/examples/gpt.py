@@ -3,6 +3,11 @@
 A text is a row of tokens, filled up with <end>, which is token 0, to a fixed width. So prompts and
 replies of different lengths fit into one array. There is no other token for padding, nor a mask: a
 policy that samples <end> has ended its reply. A text goes up to its last token that is not <end>.
+
+For prompts of your own, write an environment like those of say_five.py and shell_game.py: the seed
+chooses the prompt (training uses seeds below 2**31, so that the others can serve as a test), texts
+are filled up with <end>, an action is a token, and <end> ends a trajectory. Train with
+gpt_objective, which reads each reply once.
 """
 
 from collections.abc import Callable
