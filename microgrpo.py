@@ -81,7 +81,7 @@ class Environment(Protocol):
 
 @lru_cache(1024)  # all games of a group have the same fleet
 def random_fleet(board_size: int, ships: tuple[int, ...], seed: int) -> Array:
-    """Draw a fleet [N, N], True on ships, uniformly from legal ones; ValueError if none fits."""
+    """Draw a fleet, bool [N, N], each legal placement equally likely; ValueError if none fits."""
     if max(ships) > board_size:
         raise ValueError(f"a ship is longer than the board: {ships=}, {board_size=}")
     rng = np.random.default_rng(seed)
@@ -313,8 +313,8 @@ def check_probabilities(who: str, π: Array, shape: tuple[int, int]) -> None:
 def rollout(θ: Params, config: GRPOConfig, seeds: Iterable[int]) -> Batch:
     """Play one trajectory for each of n seeds, with actions drawn from the policy.
 
-    Trajectories with equal seeds share their start, but each draws its own actions. Equal arguments
-    give equal batches. Policies get read-only observations, and what they return is checked.
+    Trajectories with equal seeds share their start, but each draws its own actions, which follow
+    from `seeds` and config.seed. Policies get read-only observations; what they return is checked.
     """
     seeds = [int(seed) for seed in seeds]  # Gymnasium requires Python ints
     n = len(seeds)
@@ -379,7 +379,7 @@ class AdamWOptimizer:
         self.t = 0
 
     def step(self, gradient: Params, lr_scale: float = 1.0) -> None:
-        """Take one step against the gradient, at lr_scale times the learning rate; keep dtypes."""
+        """Step against the gradient, at lr_scale times the learning rate. Arrays are new, dtypes stay."""
         self.t += 1
         α = self.learning_rate * lr_scale
         for name, g in gradient.items():

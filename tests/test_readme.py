@@ -64,7 +64,7 @@ def test_scores_are_those_of_the_players() -> None:
     played = {
         "random shots": players.random_shots_score(),
         "simple strategy": players.hunt_and_target_scores().mean(),
-        "always where a ship is likeliest": players.greedy_posterior_scores().mean(),
+        "the tile likeliest to hold a ship": players.greedy_posterior_scores().mean(),
     }
     # A game takes 9 hits, and a miss for each 1/17 that its score lacks.
     expected = {player: [score, 9 + 17 * (1 - score)] for player, score in played.items()}
