@@ -379,7 +379,7 @@ class AdamWOptimizer:
         self.t = 0
 
     def step(self, gradient: Params, lr_scale: float = 1.0) -> None:
-        """Step against the gradient, at lr_scale times the rate. Arrays are new, and keep their dtypes."""
+        """Step against the gradient, at lr_scale times the rate. Arrays are new; dtypes stay."""
         self.t += 1
         α = self.learning_rate * lr_scale
         for name, g in gradient.items():
