@@ -42,7 +42,7 @@ say little about a policy that plays differently. (In a hurry? Skip to "%% GRPO"
 
 import os
 
-# More threads cost CPU time and hardly help with matrices this small. Set before NumPy's import.
+# More threads only waste CPU time on matrices this small. Must be set before NumPy is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import sys
@@ -60,7 +60,7 @@ Array = np.ndarray[Any, Any]  # brackets in comments give an array's shape: [n, 
 Params = dict[str, Any]  # named arrays of floats
 
 # %% Environment
-# The environment is the game. To train on another game, write a class with `reset` and `step`.
+# The environment is the game. For another game, write a class like it, and a policy.
 
 
 class Environment(Protocol):
@@ -69,19 +69,19 @@ class Environment(Protocol):
     Equal seeds must give equal starts, so that a group shares its start; otherwise luck is mistaken
     for skill. A trajectory ends when terminated (the game is over) or truncated (cut short). Those
     that have ended are still stepped, with their last action, until all have ended; what `step`
-    returns for them is ignored. It may keep `actions`, and reuse the arrays that it returns.
+    returns for them is ignored. An environment may keep `actions`, and reuse its own arrays.
     """
 
     def reset(self, *, seed: Any) -> tuple[Array, dict[str, Any]]:
         """Start a trajectory for each of n seeds (ints); return observations [n, ...] and info."""
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
-        """Take actions [n]; return observations; rewards, terminated, truncated, each [n]; info."""
+        """Take actions [n]; return observations, rewards [n], terminated [n], truncated [n], info."""
 
 
 @lru_cache(1024)  # all games of a group have the same fleet
 def random_fleet(board_size: int, ships: tuple[int, ...], seed: int) -> Array:
-    """Draw a fleet, bool [N, N], each legal placement equally likely; ValueError if none fits."""
+    """Draw a fleet uniformly from all legal placements: [N, N], True where there is a ship."""
     if max(ships) > board_size:
         raise ValueError(f"a ship is longer than the board: {ships=}, {board_size=}")
     rng = np.random.default_rng(seed)
@@ -90,7 +90,7 @@ def random_fleet(board_size: int, ships: tuple[int, ...], seed: int) -> Array:
         for length in ships:
             line = rng.integers(board_size)
             first = rng.integers(board_size - length + 1)
-            lines = fleet if rng.random() < 0.5 else fleet.T  # rows or columns: .T is a view
+            lines = fleet if rng.random() < 0.5 else fleet.T  # rows or columns (.T is a view)
             lines[line, first : first + length] = True
         if fleet.sum() == sum(ships):  # otherwise ships overlap: start over
             fleet.flags.writeable = False  # the cache shares this array
@@ -112,14 +112,14 @@ class BattleshipEnv:
     ships: tuple[int, ...] = (2, 3, 4)  # the length of each
 
     def reset(self, *, seed: Iterable[int]) -> tuple[Array, dict[str, Any]]:
-        """Hide a fleet for each of n seeds, in `fleets`; `shots` has none: both [n, N, N] bool."""
+        """Hide a fleet for each of n seeds; no shots have been fired."""
         fleets = [random_fleet(self.board_size, self.ships, s) for s in seed]
         self.fleets = np.stack(fleets)  # [n, N, N], True where there is a ship
         self.shots = np.zeros_like(self.fleets)  # [n, N, N], True where a shot was fired
         return self.observations(), {}
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
-        """Fire one shot in each game; ValueError for a tile off the board."""
+        """Fire one shot in each game. A tile off the board is an error."""
         row, column = np.unravel_index(actions, self.shots.shape[1:])
         self.shots[np.arange(self.num_envs), row, column] = True
         finished = ~(self.fleets & ~self.shots).any(axis=(1, 2))
@@ -140,14 +140,14 @@ class BattleshipEnv:
 
 
 # %% Policy
-# The policy is a network: hits, then misses, a tanh layer, and a softmax over tiles not fired at.
+# The policy is a network: hits and misses in, a tanh layer, a softmax over tiles not fired at.
 
 
 def neural_battleship_policy_init(board_size: int = 5, hidden: int = 128, seed: int = 42) -> Params:
     """Draw the parameters θ, float32, of a network that initially plays almost at random."""
     rng = np.random.default_rng(seed)
     tiles = board_size**2
-    # W1 gives hidden units inputs of variance 1 when half of the board is known; W2, logits near 0.
+    # W1: hidden units get inputs of variance 1 when half of the board is known. W2: logits near 0.
     W1 = rng.normal(scale=(tiles / 2) ** -0.5, size=(2 * tiles, hidden))
     W2 = rng.normal(scale=0.1 * hidden**-0.5, size=(hidden, tiles))
     θ = {"W1": W1, "b1": np.zeros(hidden), "W2": W2}
@@ -180,12 +180,12 @@ def reference_battleship_policy(observation: Array) -> Array:
 
 
 # %% GRPO
-# GRPO as in DeepSeekMath (arXiv 2402.03300, section 4.1), with a reference that stays fixed.
+# GRPO as in DeepSeekMath (arXiv 2402.03300, section 4.1), but with the reference fixed.
 
 
 @dataclass(frozen=True)
 class GRPOConfig:
-    """What to train, and its hyperparameters."""
+    """What to train, and how."""
 
     environment: Callable[[int], "Environment"]  # n -> n trajectories in lockstep
     policy: Callable[[Params, Array], Any]  # (θ, observations) -> probabilities [n, actions]
@@ -198,7 +198,7 @@ class GRPOConfig:
     μ: int = 2  # gradient steps per batch
     max_steps: int = 1000  # longer trajectories are cut off
     max_grad_norm: float = 0.2  # larger gradients are scaled down to this norm
-    num_val: int = 64  # validation trajectories, played after each batch
+    num_val: int = 64  # validation trajectories after each batch, with seeds 0 .. num_val-1
     seed: int = 42  # determines all randomness in training
 
     def __post_init__(self) -> None:
@@ -221,7 +221,7 @@ class Batch(NamedTuple):
         a board             13    0.04    0.04           0.00            0
         a board              3    0.06    0.04           0.92            0
 
-        rewards = [0.92, 1.0], so that A is about [-1, 1]. (24 tiles of water: 0.92 = 1 - 2/25)
+        rewards = [0.92, 1.0], so A is about [-1, 1]. (24 tiles of water: 0.92 = 1 - 2/25)
     """
 
     observations: Array  # [S, ...]
@@ -229,7 +229,7 @@ class Batch(NamedTuple):
     π_old: Array  # [S] probability of the action when it was taken
     π_ref: Array  # [S] its probability under the reference policy (π_old if there is none)
     step_rewards: Array  # [S]
-    trajectory: Array  # [S] which one, 0 .. n-1 (if you join batches, renumber those of the second)
+    trajectory: Array  # [S] index of its trajectory, 0 .. n-1 (also when batches are joined)
     rewards: Array  # [n] sum of the rewards of the trajectory's steps
 
 
@@ -250,9 +250,10 @@ def kl_divergence(π: Any, π_ref: Array) -> Any:
     Equation 4 of DeepSeekMath, also called k3, adds ratio - 1. This is 0 on average, because the
     mean of ratio is Σ π (π_ref / π) = Σ π_ref = 1. As log x <= x - 1, no estimate is negative.
 
-    As a penalty, its gradient is biased: even for actions drawn from π, as at the first gradient
-    step, it is on average that of KL(π_ref ‖ π), with the arguments swapped. Still, each estimate
-    is smallest, 0, at π = π_ref, so the penalty pulls the policy there.
+    As a penalty, its gradient is biased. It is (1 - ratio) ∇log π, and even for actions drawn from
+    π, as at the first gradient step, its mean is -Σ π_ref ∇log π. That is the gradient of
+    KL(π_ref ‖ π), with the arguments swapped. Still, each estimate has its minimum, 0, at
+    π = π_ref, so the penalty pulls the policy there.
     """
     ratio = π_ref / π
     return ratio - anp.log(ratio) - 1
@@ -271,19 +272,19 @@ def grpo_objective(θ: Params, batch: Batch, config: GRPOConfig) -> Any:
     A = grpo_advantages(batch.rewards, config)[batch.trajectory]  # [S]
 
     # At the first gradient step on a batch, π = π_old and ρ = 1. Leaving the divergence aside, J is
-    # then 0, because the advantages of a group sum to 0: it says nothing about progress. But ∇J is
-    # not 0. ∇ρ = ∇π / π_old = ∇log π, so ∇J is the mean of A ∇log π, as for a classifier with
-    # actions as labels and A as weights. (The field calls this REINFORCE with a baseline.)
+    # then 0, because the advantages of a group sum to 0. So J says nothing about progress. But ∇J
+    # is not 0: ∇ρ = ∇π / π_old = ∇log π, so ∇J is the mean of A ∇log π, as for a classifier with
+    # actions as labels and A as weights. (This is essentially REINFORCE with a baseline.)
     #
-    # With μ = 1, that is all. After more steps, π is no longer π_old, and ρ corrects for that: on a
-    # given board, the mean of ρ A over shots drawn from π_old, Σ π_old ρ A, is Σ π A, the mean over
-    # shots drawn from π (importance sampling). But this corrects one shot only. The board it was
-    # fired on, and the shots that followed, still come from π_old: trust J only while π is near it.
+    # With μ = 1, that is all. At the next step, π is no longer π_old, and ρ corrects for that. On a
+    # given board, the mean of ρ A over shots drawn from π_old is Σ π_old ρ A = Σ π A, the mean of A
+    # over shots drawn from π (importance sampling). But this corrects one shot only. The board it
+    # was fired on and the shots that followed still come from π_old: trust J only while π ≈ π_old.
     #
-    # Once ρ has gone far enough the right way (up if A > 0, down if A < 0), the minimum is
-    # constant, with gradient 0. (Other steps may still move ρ; what is gone is the incentive.) If ρ
-    # has gone the wrong way, the gradient pulls it back: with A > 0, ρ = 0.5 and ε = 0.2, the
-    # minimum is 0.5 A; the clip alone would be 0.8 A, a constant.
+    # Once ρ has gone past 1 ± ε the right way (up if A > 0, down if A < 0), the minimum is
+    # constant, with gradient 0. (Other shots' gradients may still move ρ: only the incentive is
+    # gone.) If ρ has gone the wrong way, the gradient pulls it back: with A > 0, ρ = 0.5 and
+    # ε = 0.2, the minimum is 0.5 A; the clip alone would be 0.8 A, a constant.
     #
     #                ρ < 1-ε       between       ρ > 1+ε
     #     A > 0      raise ρ       raise ρ      leave it
@@ -300,12 +301,12 @@ def grpo_objective(θ: Params, batch: Batch, config: GRPOConfig) -> Any:
 
 
 # %% Rollout
-# A rollout uses the policy to play n trajectories in lockstep, and returns them as a batch.
+# A rollout plays n trajectories in lockstep with the policy, and returns them as a batch.
 
 
 def check_probabilities(who: str, π: Array, shape: tuple[int, int]) -> None:
-    """Refuse anything but probabilities of this shape: logits would ruin training silently."""
-    bad = ~((π >= 0).all(axis=-1) & (abs(π.sum(axis=-1) - 1) < 1e-3))  # True for NaN
+    """Refuse anything but probabilities of this shape: logits would silently ruin training."""
+    bad = (π < 0).any(axis=-1) | ~(abs(π.sum(axis=-1) - 1) < 1e-3)  # True for NaN
     if π.shape != shape or bad.any():
         raise ValueError(f"{who} must give {shape} probabilities, got {π.shape}, bad rows {π[bad]}")
 
@@ -313,8 +314,8 @@ def check_probabilities(who: str, π: Array, shape: tuple[int, int]) -> None:
 def rollout(θ: Params, config: GRPOConfig, seeds: Iterable[int]) -> Batch:
     """Play one trajectory for each of n seeds, with actions drawn from the policy.
 
-    Trajectories with equal seeds share their start, but each draws its own actions, which follow
-    from `seeds` and config.seed. Policies get read-only observations; what they return is checked.
+    Trajectories with equal seeds share their start, but each draws its own actions. Equal arguments
+    give equal batches. Policies get read-only observations, and what they return is checked.
     """
     seeds = [int(seed) for seed in seeds]  # Gymnasium requires Python ints
     n = len(seeds)
@@ -358,7 +359,7 @@ def rollout(θ: Params, config: GRPOConfig, seeds: Iterable[int]) -> Batch:
 
 
 # %% Train
-# Training repeats: play a batch, take a few gradient steps on it with an optimizer.
+# Training, again and again: play a batch, and take a few gradient steps on it.
 
 
 @dataclass
@@ -379,7 +380,7 @@ class AdamWOptimizer:
         self.t = 0
 
     def step(self, gradient: Params, lr_scale: float = 1.0) -> None:
-        """Step against the gradient, at lr_scale times the rate. Arrays are new; dtypes stay."""
+        """Take one step against the gradient, at lr_scale times the learning rate."""
         self.t += 1
         α = self.learning_rate * lr_scale
         for name, g in gradient.items():
@@ -389,14 +390,14 @@ class AdamWOptimizer:
             v_hat = self.v[name] / (1 - self.β2**self.t)
             old = self.params[name]
             new = (1 - α * self.λ) * old - α * m_hat / (np.sqrt(v_hat) + self.ε)
-            self.params[name] = new.astype(old.dtype)  # float32 stays float32
+            self.params[name] = new.astype(old.dtype)  # a new array; float32 stays float32
 
 
 def print_progress(
     i: int, config: GRPOConfig, batch: Batch, reward_val: float, grad_norm: float
 ) -> None:
-    """Print for 20 batches: mean reward, validation after learning from it, and gradient norm."""
-    if (i + 1) * 20 // config.M > i * 20 // config.M:  # or at all, if M < 20
+    """For 20 batches, print mean reward, validation reward after training on it, gradient norm."""
+    if (i + 1) * 20 // config.M > i * 20 // config.M:  # or all, if M < 20
         rewards = f"reward {batch.rewards.mean():<6.3g}  validation {reward_val:<6.3g}"
         print(f"batch {i + 1:4d}/{config.M}  {rewards}  gradient {grad_norm:.3g}", flush=True)
 
@@ -410,9 +411,8 @@ def train_grpo(
     """Train on M batches; return the parameters, and the validation reward after each batch, [M].
 
     The learning rate falls linearly towards 0. To train on M more batches, call this again with the
-    same optimizer; the learning rate starts over. Batches draw seeds from num_val to 2**31. After
-    each, smaller seeds are played for validation, and `report` gets the norm of the last gradient,
-    before clipping. FloatingPointError names a batch in which J or its gradient is not finite.
+    same optimizer; the learning rate starts over. After each batch, `report` gets the norm of its
+    last gradient, before clipping. Raises FloatingPointError if J or its gradient is not finite.
     """
     rng = np.random.default_rng([config.seed, optimizer.t])  # a second call draws new starts
     rewards_val = np.zeros(config.M)
@@ -441,7 +441,7 @@ def train_grpo(
 # Running the file trains the network on Battleship, and shows what was learned.
 
 if __name__ == "__main__":
-    np.empty(30 * 2**20, np.uint8)  # freed at once. On Linux, malloc then reuses memory: 30% faster
+    np.empty(30 * 2**20, np.uint8)  # freed at once; glibc then keeps freed memory: 30% faster
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(encoding="utf-8")  # so that emoji survive a pipe
     grpo_config = GRPOConfig(BattleshipEnv, neural_battleship_policy, reference_battleship_policy)
@@ -457,7 +457,7 @@ if __name__ == "__main__":
         games = rollout(θ, grpo_config, test_seeds)
         shots = len(games.actions) / len(test_seeds)
         print(f"{when} training: score {games.rewards.mean():.3f}, {shots:.1f} shots per game")
-        # One group. Training raises its scores, and their mean too: advantages still sum to 0.
+        # One group. Training raises its scores, and with them their mean: advantages sum to 0.
         group = rollout(θ, grpo_config, [test_seeds[0]] * grpo_config.G)
         advantages = grpo_advantages(group.rewards, grpo_config)
         print("  scores of a group", *(f"{score:5.2f}" for score in group.rewards))
