@@ -76,7 +76,7 @@ class Environment(Protocol):
         """Start a trajectory for each of n seeds (ints); return observations [n, ...] and info."""
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
-        """Take actions [n]; return observations, rewards, terminated, truncated (n of each), info."""
+        """Take actions [n]; return observations, rewards, terminated, truncated (n each), info."""
 
 
 @lru_cache(1024)  # all games of a group have the same fleet
