@@ -264,7 +264,7 @@ def grpo_objective(θ: Params, batch: Batch, config: GRPOConfig) -> Any:
 
     J = 1/n Σ_i 1/|o_i| Σ_t (min(ρ A, clip(ρ, 1-ε, 1+ε) A) - β KL)
 
-    where i runs over the n = B G trajectories, and t over the |o_i| steps of trajectory i.
+    where i runs over the n = B G trajectories, and t over the |o_i| steps of i. No KL if β = 0.
     """
     row = np.arange(len(batch.actions))
     π = config.policy(θ, batch.observations)[row, batch.actions]  # [S]
@@ -408,11 +408,11 @@ def train_grpo(
     objective: Callable[[Params, Batch, GRPOConfig], Any] = grpo_objective,
     report: Callable[[int, GRPOConfig, Batch, float, float], None] = print_progress,
 ) -> tuple[Params, Array]:
-    """Train on M batches; return the parameters, and the validation reward after each batch, [M].
+    """Train on M batches; return a copy of the parameters, and each batch's validation reward, [M].
 
     The learning rate falls linearly towards 0. To train on M more batches, call this again with the
-    same optimizer; the learning rate starts over. After each batch, `report` gets the norm of its
-    last gradient, before clipping. Raises FloatingPointError if J or its gradient is not finite.
+    same optimizer: it draws new starts, and the learning rate starts over. `report` gets the norm
+    of a batch's last gradient, before clipping. Raises FloatingPointError if J or ∇J is not finite.
     """
     rng = np.random.default_rng([config.seed, optimizer.t])  # a second call draws new starts
     rewards_val = np.zeros(config.M)
