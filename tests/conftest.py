@@ -6,7 +6,7 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # has to come before the first import of NumPy
 
-FIRST = ["test_game.py", "test_policy.py", "test_grpo.py", "test_train.py"]
+FIRST = ["test_game.py", "test_grpo.py", "test_train.py"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -4,14 +4,14 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from autograd import value_and_grad
-from test_examples import EXAMPLES, ROOT, run_example
+from questions import ROOT
+from test_examples import EXAMPLES, run_example
 from test_grpo import BATTLESHIP
 
 import microgrpo as m
@@ -43,11 +43,9 @@ def test_objective_and_gradient_are_those_of_a_single_process(workers: list[Any]
     θ_old = m.neural_battleship_policy_init()
     rng = np.random.default_rng(0)
     θ = {name: value + rng.normal(scale=0.1, size=value.shape) for name, value in θ_old.items()}
-    first = m.rollout(θ_old, CONFIG, [71, 71, 71, 71, 72, 72, 72, 72])
-    second = m.rollout(θ_old, CONFIG, [73, 73, 73, 73])
+    first, second = (m.rollout(θ_old, CONFIG, np.repeat(s, 4)) for s in ([71, 72], [73]))
     second = second._replace(trajectory=second.trajectory + 8)
     everything = m.Batch(*(np.concatenate(parts) for parts in zip(first, second, strict=True)))
-
     rewards = cluster.play(workers, θ_old, np.array([71, 72, 73]), CONFIG.G)
     J, gradient = cluster.differentiate(workers, θ)
     expected, expected_gradient = value_and_grad(m.grpo_objective)(θ, everything, CONFIG)
@@ -57,10 +55,9 @@ def test_objective_and_gradient_are_those_of_a_single_process(workers: list[Any]
         np.testing.assert_allclose(gradient[name], value, rtol=1e-6, atol=1e-12)
 
 
-def test_a_single_worker_learns_what_train_grpo_learns(workers: list[Any]) -> None:
+def test_a_single_worker_learns_what_one_process_learns(workers: list[Any]) -> None:
     """The same parameters and validation rewards, as it draws the same actions."""
-    expected = m.AdamWOptimizer(m.neural_battleship_policy_init())
-    optimizer = m.AdamWOptimizer(m.neural_battleship_policy_init())
+    expected, optimizer = (m.AdamWOptimizer(m.neural_battleship_policy_init()) for _ in range(2))
     for _ in range(2):  # the second time with other starts
         _, expected_rewards = m.train_grpo(expected, CONFIG, report=lambda *_: None)
         rewards_val = cluster.train_grpo_on_cluster(optimizer, CONFIG, workers[:1])
@@ -76,15 +73,15 @@ def test_workers_that_have_to_wait_for_cores(workers: Any, monkeypatch: Any, cap
     cluster.start_workers(CONFIG, 2)
     assert not capsys.readouterr().out
     cluster.start_workers(CONFIG, 3)
-    line = "Waiting for 3 free cores. The cluster has 4, of which 2 are free.\n"
-    assert capsys.readouterr().out == line
+    waiting = "Waiting for 3 free cores. The cluster has 4, of which 2 are free.\n"
+    assert capsys.readouterr().out == waiting
 
 
 @pytest.mark.usefixtures("workers")
-def test_the_script_joins_a_cluster(tmp_path: Path, monkeypatch: Any) -> None:
+def test_the_script_joins_a_cluster(monkeypatch: Any) -> None:
     """It trains with two workers of the cluster at RAY_ADDRESS, here with M=2."""
     monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
-    output = run_example("cluster.py", tmp_path, old="M=50", new="M=2")
+    output = run_example("cluster.py", old="M=50", new="M=2")
     assert len(re.findall(r"\d/2: reward 0\.\d{3}, validation 0\.\d{3}\n", output)) == 2
 
 
@@ -92,8 +89,8 @@ def test_a_worker_that_dies_is_an_error(workers: list[Any]) -> None:
     """It is named, and the optimizer keeps the parameters of its last gradient step."""
     optimizer = m.AdamWOptimizer(m.neural_battleship_policy_init())
     cluster.train_grpo_on_cluster(optimizer, replace(CONFIG, M=1), workers)
-    learned = optimizer.params.copy()
+    learned = dict(optimizer.params)
     ray.kill(workers[1])
     with pytest.raises(ray.exceptions.RayActorError, match="died"):
         cluster.train_grpo_on_cluster(optimizer, CONFIG, workers)
-    assert all((optimizer.params[name] == learned[name]).all() for name in learned)
+    np.testing.assert_equal(optimizer.params, learned)

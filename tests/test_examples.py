@@ -1,53 +1,49 @@
-"""Examples: run as a user runs them, some with less training; and what they need installed."""
+"""Examples: run as a user runs them, some with less training; and all games of Gymnasium."""
 
-import os
 import re
-import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
+from math import log, prod
+from typing import Any
 
-import cartpole
-import gymnasium
 import numpy as np
+import pytest
 import symmetric
+import variants
+from cartpole import Rest
+from gymnasium import make
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers import FlattenObservation, FrameStackObservation
+from questions import ROOT, run_code
+from test_grpo import LINEAR, any_batch, check_formula, linear_policy, literal_advantage
 
 import microgrpo as m
 
-ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "tests" / "examples"
 
 
-def run_example(name: str, folder: Path, *arguments: str, old: str = "", new: str = "") -> str:
-    """Run a copy of an example in an empty folder, with a change to it; return what it prints."""
+def run_example(name: str, *arguments: str, old: str = "", new: str = "") -> str:
+    """Run an example, with a change to it; return what it prints."""
     source = (EXAMPLES / name).read_text(encoding="utf-8")
     assert source.count(old) == 1 or not old
-    (folder / name).write_text(source.replace(old, new), encoding="utf-8")
-    return subprocess.check_output(
-        [sys.executable, name, *arguments],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{EXAMPLES}", "PYTHONUTF8": "1"},
-        encoding="utf-8",
-    )
+    return run_code(source.replace(old, new), *arguments)
 
 
-def test_variants_learn(tmp_path: Path) -> None:
+def test_variants_learn() -> None:
     """Here in 10 batches: five seeds gave 0.214 to 0.267 for each of them."""
-    output = run_example("variants.py", tmp_path, old="M=30", new="M=10")
-    lines = re.findall(r"(.*?) +score (0\.\d{3})\n", output)
-    scores = {name: float(score) for name, score in lines}
-    assert len(scores) == 9
-    assert 0.13 < scores.pop("untrained") < 0.17
-    assert min(scores.values()) > 0.195
+    output = run_example("variants.py", old="M=30", new="M=10")
+    untrained, *scores = map(float, re.findall(r".* score (0\.\d{3})\n", output))
+    assert len(scores) == 8
+    assert 0.13 < untrained < 0.17
+    assert min(scores) > 0.195
 
 
-def test_the_symmetric_policy_learns_fast(tmp_path: Path) -> None:
+def test_the_symmetric_policy_learns_fast() -> None:
     """Here in 60 batches: eight seeds gave 0.513 to 0.524."""
-    old = "reference_policy=m.reference_battleship_policy,"
-    output = run_example("symmetric.py", tmp_path, old=old, new=f"{old} M=60,")
-    printed = re.findall(r"training: score (0\.\d{3}), \d\d\.\d shots per game\n", output)
-    before, after = map(float, printed)
+    output = run_example("symmetric.py", old="GRPOConfig(", new="GRPOConfig(M=60, ")
+    before, after = map(float, re.findall(r": score (0\.\d{3}), \d\d\.\d shots per", output))
     assert 0.13 < before < 0.17
     assert after > 0.5
 
@@ -69,34 +65,12 @@ def test_the_symmetric_policy_turns_with_the_board() -> None:
             assert turns == 0 == flip - 1 or abs(answer - expected).max() > 0.1
 
 
-def test_any_gymnasium_game(tmp_path: Path) -> None:
+def test_any_gymnasium_game() -> None:
     """The pole stays upright for more than 400 of 500 steps."""
-    output = run_example("cartpole.py", tmp_path)
-    returns = re.findall(r"\nMean return of 100 episodes .* training: (\d+) of 500", output)
-    before, after = map(float, returns)
+    output = run_example("cartpole.py")
+    before, after = map(float, re.findall(r"\nMean return .* training: (\d+) of 500", output))
     assert before < 100
     assert after > 400  # four seeds: 497 to 500
-
-
-def test_resting_changes_no_trajectory() -> None:
-    """Episodes are those of Gymnasium's own vector environments, even when used again."""
-    θ = {"W1": np.random.default_rng(0).normal(size=(4, 32)), "W2": np.zeros((32, 2))}
-    plain = partial(gymnasium.make_vec, "CartPole-v1", vectorization_mode="sync")
-    configs = [m.GRPOConfig(games, cartpole.policy) for games in (cartpole.environment, plain)]
-    for seeds in ([1, 2, 3, 3], [4, 2, 2, 5]):
-        batch, expected = (m.rollout(θ, config, seeds) for config in configs)
-        for column, expected_column in zip(batch, expected, strict=True):
-            np.testing.assert_array_equal(column, expected_column)
-
-
-def test_a_first_reset_without_a_seed_starts_an_episode() -> None:
-    """Once that has ended, only a reset with a seed starts another."""
-    game = cartpole.Rest(gymnasium.make("CartPole-v1"))
-    game.reset()
-    while not (end := game.step(0))[2]:
-        pass
-    assert (game.reset()[0] == end[0]).all()
-    assert (game.reset(seed=0)[0] != end[0]).any()
 
 
 def test_only_numpy_and_autograd_are_needed() -> None:
@@ -104,8 +78,125 @@ def test_only_numpy_and_autograd_are_needed() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     source = (ROOT / "microgrpo.py").read_text(encoding="utf-8")
     header = source.split("# ///")[1].replace("\n# ", "\n").removeprefix(" script")
-    for key, value in tomllib.loads(header).items():
-        assert project[key] == value
+    assert project == project | tomllib.loads(header)
     needed = {requirement.split(">")[0] for requirement in project["dependencies"]}
     imported = set(re.findall(r"^(?:import|from) (\w+)", source, re.MULTILINE))
     assert imported - sys.stdlib_module_names == needed == {"autograd", "numpy"}
+
+
+# Each makes a single plain environment, which never resets by itself; and how its episodes end.
+GAMES: dict[str, tuple[Any, set[str]]] = {
+    "vectors": (partial(make, "CartPole-v1"), {"terminated", "not"}),
+    "time limit": (partial(make, "CartPole-v1", max_episode_steps=19), {"terminated", "truncated"}),
+    "only a time limit": (partial(make, "Acrobot-v1", max_episode_steps=9), {"truncated"}),
+    "matrices": (lambda: FrameStackObservation(make("CartPole-v1"), 3), {"terminated", "not"}),
+    "integers, steps at random": (partial(make, "FrozenLake-v1"), {"terminated"}),
+    "tuples": (lambda: FlattenObservation(make("Blackjack-v1")), {"terminated"}),
+}
+MODES: dict[str, Any] = {
+    "next step": partial(SyncVectorEnv, autoreset_mode=AutoresetMode.NEXT_STEP, copy=False),
+    "same step": partial(SyncVectorEnv, autoreset_mode=AutoresetMode.SAME_STEP, copy=False),
+    "rest": lambda makers: SyncVectorEnv([lambda: Rest(makers[0]())] * len(makers)),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", GAMES)
+def test_a_trajectory_is_one_episode_of_a_single_environment(name: str, mode: str) -> None:
+    """Given the same seed and actions, although most are reset while others still run."""
+    maker, ends = GAMES[name]
+    games = MODES[mode]([maker] * 24)
+    actions = maker().action_space.n
+    probabilities = np.full((24, actions), 1 / actions)
+    config = m.GRPOConfig(lambda _: games, lambda _, seen: probabilities[: len(seen)], max_steps=20)
+    seeds = np.repeat([3, 1, 4, 1000], 6)
+    m.rollout({}, config, seeds[::-1])  # the next one uses the same environments again
+    batch = m.rollout({}, config, seeds)
+    seen_ends = set()
+    for i, seed in enumerate(seeds.tolist()):
+        plain, end = maker(), "not"
+        seen, _ = plain.reset(seed=seed)
+        own = np.flatnonzero(batch.trajectory == i)
+        for step in own:
+            assert end == "not"
+            np.testing.assert_array_equal(batch.observations[step], seen, strict=True)
+            seen, reward, terminated, truncated, _ = plain.step(batch.actions[step])
+            assert batch.step_rewards[step] == reward
+            end = "terminated" if terminated else "truncated" if truncated else "not"
+        assert end != "not" or len(own) == 20
+        seen_ends.add(end)
+    assert seen_ends == ends
+
+
+def test_a_first_reset_without_a_seed_starts_an_episode() -> None:
+    """Once that has ended, only a reset with a seed starts another."""
+    game = Rest(make("CartPole-v1"))
+    game.reset()
+    while not (end := game.step(0))[2]:
+        pass
+    assert (game.reset()[0] == end[0]).all()
+    assert (game.reset(seed=0)[0] != end[0]).any()
+
+
+# Three groups of four. Those of the last are equal, but for the order in which they were added up.
+REWARDS = np.array([0.4, -1.1, 0.9, 2.0, 0.0, 1.0, 1.0, -0.5, 0.6, 0.6, 0.6, 0.6])
+REWARDS[8:10] = 0.1 + 0.2 + 0.3, 0.3 + 0.2 + 0.1
+CONFIG = replace(LINEAR, max_steps=7)
+
+
+def literal_variant(name: str, θ: m.Params, batch: m.Batch, config: Any, now: m.Params) -> float:
+    """Add up the terms of a paper's formula. Weights that are held constant are taken at `now`."""
+    ε, G, n, S = config.ε, config.G, len(batch.rewards), len(batch.actions)
+    β = config.β if config.reference_policy else 0
+
+    def π(θ: m.Params, step: int) -> float:
+        return float(linear_policy(θ, batch.observations[step])[batch.actions[step]])
+
+    def surrogate(ρ: float, A: float, low: float = 1 - ε, high: float = 1 + ε) -> float:
+        return min(ρ * A, min(max(ρ, low), high) * A)
+
+    total = 0.0
+    for i in range(n):
+        group = [j for j in range(n) if j // G == i // G]
+        own = [step for step in range(S) if batch.trajectory[step] == i]
+        of_group = [step for step in range(S) if batch.trajectory[step] in group]
+        centered = float(batch.rewards[i]) - sum(float(batch.rewards[j]) for j in group) / G
+        others = [float(batch.rewards[j]) for j in group if j != i]
+        A = literal_advantage(batch.rewards, i, G)
+        s = prod(π(θ, step) / float(batch.π_old[step]) for step in own) ** (1 / len(own))
+        of_steps = batch.step_rewards[of_group]
+        normalised = [literal_advantage(of_steps, k, len(of_steps)) for k in range(len(of_steps))]
+        for t, step in enumerate(own):
+            ρ = π(θ, step) / float(batch.π_old[step])
+            constant = min(π(now, step) / float(batch.π_old[step]), 1 + ε)
+            to_ref = float(batch.π_ref[step]) / π(θ, step) or 1.0
+            to_come = sum(normalised[of_group.index(k)] for k in own[t:])
+            k3 = to_ref - log(to_ref) - 1
+            total += {
+                "dr_grpo": surrogate(ρ, centered) / n / config.max_steps,
+                "dapo": surrogate(ρ, A, 0.8, 1.28) / len(of_group) / 2,  # of the groups, two count
+                "gspo": surrogate(s, A) / n / len(own),
+                "cispo": constant * A * log(π(θ, step)) / len(of_group) / (n / G),
+                "rloo": (batch.rewards[i] - sum(others) / (G - 1)) * log(π(θ, step)) / n,
+                "k2": (surrogate(ρ, A) - β * log(to_ref) ** 2 / 2) / n / len(own),
+                "process_supervision": (surrogate(ρ, to_come) - β * k3) / n / len(own),
+            }[name]
+    return total
+
+
+NAMES = ["dr_grpo", "dapo", "gspo", "cispo", "rloo", "k2", "process_supervision"]
+CASES: list[Any] = [(name, REWARDS, {}) for name in NAMES]
+CASES += [("dapo", np.full(12, 0.5), {})]  # counts no group at all, and does not divide by 0
+CASES += [(NAMES[-1], REWARDS, {"β": 0}), (NAMES[-1], REWARDS, {"reference_policy": None})]
+
+
+@pytest.mark.parametrize(("name", "rewards", "off"), CASES)
+def test_a_variant_is_its_papers_formula(name: str, rewards: Any, off: dict[str, Any]) -> None:
+    """Value and gradient, of steps in any order. Without a divergence, π_ref may even be 0."""
+    θ, batch = any_batch(rewards)
+    rng = np.random.default_rng(2)
+    batch = batch._replace(step_rewards=rng.normal(size=len(batch.actions)))
+    batch.π_ref[::2] *= not off
+    objective = getattr(variants, f"{name}_objective")
+    literal = partial(literal_variant, name, now=θ)
+    check_formula(objective, literal, θ, batch, replace(CONFIG, **off))

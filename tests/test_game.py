@@ -1,19 +1,15 @@
-"""Game and environment: fleets are uniform over all legal placements; scores follow from shots."""
+"""Game and policies: fleets are uniform over legal placements, and π gives possible shots only."""
 
 import re
 from typing import Any
 
+import autograd.numpy as anp
 import numpy as np
 import pytest
+from autograd import grad
 from players import all_placements  # enumerated by code that shares nothing with the file
 
-from microgrpo import BattleshipEnv, random_fleet
-
-
-def draw(board: Any) -> str:
-    """Draw a board in letters, row by row: x for 1, o for -1, and a dot for 0."""
-    return "/".join("".join(".xo"[int(value)] for value in row) for row in board)
-
+import microgrpo as m
 
 ON_3_BY_3 = (
     *("xx./.../...", ".xx/.../...", ".../xx./...", ".../.xx/...", ".../.../xx.", ".../.../.xx"),
@@ -21,29 +17,32 @@ ON_3_BY_3 = (
 )
 
 
+def draw(board: Any) -> str:
+    """Draw a board in letters, row by row: x for 1, o for -1, and a dot for 0."""
+    return "/".join("".join(".xo"[int(value)] for value in row) for row in board)
+
+
 @pytest.mark.parametrize(
     ("side", "ships", "fleets"), [(3, (2,), ON_3_BY_3), (2, (2, 2), ["xx/xx"])]
 )
 def test_random_fleet_draws_every_legal_fleet(side: int, ships: Any, fleets: Any) -> None:
     """A ship of 2 can lie in 12 ways on 3 x 3; two of them fill 2 x 2, as they may not overlap."""
-    drawn = {draw(random_fleet(side, ships, seed)) for seed in range(300)}
+    drawn = {draw(m.random_fleet(side, ships, seed)) for seed in range(300)}
     assert drawn == set(fleets)
 
 
 def test_random_fleet_draws_all_placements_equally_often() -> None:
-    """Ships of 3 and 2 have 36 placements on 3 x 3, and 20 of them cover the tile in the middle.
-
-    To draw only the ship that overlaps again gives 22 / 36.
-    """
-    covered = [random_fleet(3, (3, 2), seed)[1, 1] for seed in range(4000)]
-    assert np.mean(covered) == pytest.approx(20 / 36, abs=0.03)  # four standard deviations
+    """Ships of 3 and 2 have 36 placements on 3 x 3, and 20 of them cover the tile in the middle."""
+    covered = [m.random_fleet(3, (3, 2), seed)[1, 1] for seed in range(4000)]
+    # Drawing only the ship that overlaps again gives 22 / 36. The margin is four standard errors.
+    assert np.mean(covered) == pytest.approx(20 / 36, abs=0.03)
 
 
 def test_random_fleet_follows_from_its_seed() -> None:
     """The same fleet whenever a seed is given, and another for most other seeds."""
-    first = [draw(random_fleet(5, (2, 3, 4), seed)) for seed in range(9)]
-    getattr(random_fleet, "cache_clear", int)()  # what comes next is drawn anew
-    again = [draw(random_fleet(5, (2, 3, 4), seed)) for seed in range(9)]
+    first = [draw(m.random_fleet(5, (2, 3, 4), seed)) for seed in range(9)]
+    getattr(m.random_fleet, "cache_clear", int)()  # what comes next is drawn anew
+    again = [draw(m.random_fleet(5, (2, 3, 4), seed)) for seed in range(9)]
     assert again == first
     assert len(set(first)) > 5
 
@@ -52,7 +51,7 @@ def test_random_fleet_follows_from_its_seed() -> None:
 def test_random_fleet_that_does_not_fit_is_an_error(side: int, ships: tuple[int, ...]) -> None:
     """One ship is too long, or all together are too many. The message gives board and ships."""
     with pytest.raises(ValueError, match=re.escape(str(ships))) as error:
-        random_fleet(side, ships, seed=0)
+        m.random_fleet(side, ships, seed=0)
     assert str(side) in str(error.value).replace(str(ships), "")
 
 
@@ -64,8 +63,7 @@ def test_random_fleet_is_uniform(side: int, ships: tuple[int, ...]) -> None:
     expected = 50 * len(boards) * looks_like / len(placements)
     seen = dict.fromkeys((board.tobytes() for board in boards), 0)
     for seed in range(50 * len(boards)):
-        seen[random_fleet(side, ships, seed).tobytes()] += 1
-
+        seen[m.random_fleet(side, ships, seed).tobytes()] += 1
     surprise = np.sum((np.array(list(seen.values())) - expected) ** 2 / expected)
     freedom = len(boards) - 1
     assert abs(surprise - freedom) <= 4 * np.sqrt(2 * freedom)  # four standard deviations
@@ -73,37 +71,25 @@ def test_random_fleet_is_uniform(side: int, ships: tuple[int, ...]) -> None:
 
 def test_a_crowded_board_is_filled() -> None:
     """Whatever the seed: with this one, ships overlap in the first 9,282 draws."""
-    assert random_fleet(4, (4, 3, 3, 3, 3), 214).all()
-
-
-def test_count_of_fleets() -> None:
-    """9,024 by default. Two ships fill four tiles as rows or as columns, either ship first."""
-    assert len(all_placements()) == (all_placements().sum(axis=(1, 2)) == 9).sum() == 9024
-    assert all_placements(2, (2, 2)).tolist() == [[[True, True], [True, True]]] * 4
+    assert m.random_fleet(4, (4, 3, 3, 3, 3), 214).all()
 
 
 def test_battleship_env_reset_hides_a_fleet_for_each_seed() -> None:
-    """Those of random_fleet. No shot has been fired, so all boards look the same: float32 zeros.
-
-    What happens to the fleets of one game changes no later game.
-    """
-    environment = BattleshipEnv(3, 6, (2, 5))
-    boards, info = environment.reset(seed=[7, 8, 7])
-    expected = [draw(random_fleet(6, (2, 5), seed)) for seed in (7, 8, 7)]
+    """Those of random_fleet. No shot has been fired, so all boards look the same: float32 zeros."""
+    environment = m.BattleshipEnv(3, 6, (2, 5))
+    boards, info = environment.reset(seed=[7, 7, 8])
+    expected = [draw(m.random_fleet(6, (2, 5), seed)) for seed in (7, 7, 8)]
     assert [draw(fleet) for fleet in environment.fleets] == expected
     assert (boards.shape, str(boards.dtype), info) == ((3, 6, 6), "float32", {})
     assert not boards.any()
     assert not environment.shots.any()
-    assert str(environment).splitlines()[:6] == [
-        row.replace("x", "🚢").replace(".", "🌊") for row in expected[0].split("/")
-    ]
-    environment.fleets[:] = True
-    assert draw(random_fleet(6, (2, 5), 7)) == expected[0]
+    environment.fleets[:] = True  # which changes no later game
+    assert draw(m.random_fleet(6, (2, 5), 7)) == expected[0]
 
 
 def test_battleship_env_step_by_hand() -> None:
     """Shots at 8, 0 and 1. The reward is 0, then 1 - 1/8: one miss, and 7 + 1 tiles of water."""
-    environment = BattleshipEnv(1, board_size=3, ships=(2,))
+    environment = m.BattleshipEnv(1, board_size=3, ships=(2,))
     environment.reset(seed=[0])
     environment.fleets = np.array([[[1, 1, 0], [0, 0, 0], [0, 0, 0]]], bool)
     for tile, board, reward, over in (
@@ -111,45 +97,130 @@ def test_battleship_env_step_by_hand() -> None:
         (0, "x../.../..o", 0, False),
         (1, "xx./.../..o", 1 - 1 / 8, True),
     ):
-        seen, rewards, terminated, truncated, _ = environment.step(np.array([tile]))
-        obtained = dict(
-            board=draw(seen[0]), reward=rewards[0], terminated=terminated[0], truncated=truncated[0]
-        )
-        assert obtained == dict(board=board, reward=reward, terminated=over, truncated=False)
+        now, rewards, terminated, truncated, _ = environment.step(np.array([tile]))
+        obtained = dict(board=draw(now[0]), reward=rewards[0], over=terminated[0], cut=truncated[0])
+        assert obtained == dict(board=board, reward=reward, over=over, cut=False)
     assert str(environment) == "💥💥🌊\n🌊🌊🌊\n🌊🌊💦"
 
 
 @pytest.mark.parametrize(("side", "ships"), [(5, (2, 3, 4)), (6, (2, 5))])
 def test_battleship_env_step_agrees_with_sets_of_tiles(side: int, ships: tuple[int, ...]) -> None:
     """With m misses in w tiles of water, the last hit scores 1 - m / (w + 1); 0 until then."""
-    n = 6
-    environment = BattleshipEnv(n) if side == 5 else BattleshipEnv(n, side, ships)
-    tiles = side**2
-    seeds = [1, 2, 3, 4, 5, 1]
-    ship_tiles = [set(np.flatnonzero(random_fleet(side, ships, s)).tolist()) for s in seeds]
-    fired: list[set[int]] = [set() for _ in range(n)]
-    environment.reset(seed=seeds)
-    for shots in np.random.default_rng(0).integers(tiles, size=(20 * tiles, n)):  # some repeated
+    environment = m.BattleshipEnv(6) if side == 5 else m.BattleshipEnv(6, side, ships)
+    environment.reset(seed=[1, 2, 3, 4, 5, 1])
+    ship_tiles = [set(np.flatnonzero(fleet).tolist()) for fleet in environment.fleets]
+    fired: list[set[int]] = [set() for _ in range(6)]
+    for shots in np.random.default_rng(0).integers(side**2, size=(20 * side**2, 6)):
         boards, rewards, terminated, truncated, info = environment.step(shots)
-        assert boards.dtype == np.float32
-        assert info == {}
-        assert truncated.tolist() == [False] * n
+        assert (boards.dtype, truncated.tolist(), info) == (np.float32, [False] * 6, {})
         for i, shot in enumerate(shots.tolist()):
             fired[i].add(shot)
+            misses = fired[i] - ship_tiles[i]
             assert set(np.flatnonzero(boards[i] == 1).tolist()) == fired[i] & ship_tiles[i]
-            assert set(np.flatnonzero(boards[i] == -1).tolist()) == fired[i] - ship_tiles[i]
-            over = ship_tiles[i] <= fired[i]
-            assert terminated[i] == over
-            score = 1 - len(fired[i] - ship_tiles[i]) / (tiles - sum(ships) + 1) if over else 0
-            assert rewards[i] == pytest.approx(score)
+            assert set(np.flatnonzero(boards[i] == -1).tolist()) == misses
+            assert terminated[i] == (ship_tiles[i] <= fired[i])
+            score = 1 - len(misses) / (side**2 - sum(ships) + 1)
+            assert rewards[i] == pytest.approx(terminated[i] * score)
     assert terminated.all()
 
 
 @pytest.mark.parametrize("tile", [-1, 9])
 def test_battleship_env_step_refuses_a_tile_off_the_board(tile: int) -> None:
     """NumPy would count -1 from the end. The message gives the tile, and no shot is fired."""
-    environment = BattleshipEnv(2, 3, (2,))
+    environment = m.BattleshipEnv(2, 3, (2,))
     environment.reset(seed=[1, 2])
     with pytest.raises((ValueError, IndexError), match=f"{tile}"):
         environment.step(np.array([0, tile]))
     assert not environment.shots.any()
+
+
+rng = np.random.default_rng(0)
+BOARDS = rng.choice([0, 0, 0, 1, -1], size=(20, 4, 4)).astype(np.float32)  # games in progress
+BOARDS[0], BOARDS[0, 3, 1] = -1, 0  # only one tile is left
+POSSIBLE = BOARDS.reshape(20, 16) == 0
+SHAPES = {"W1": (32, 3), "b1": (3,), "W2": (3, 16)}
+OPINIONS = {name: rng.normal(size=shape).astype("f4") for name, shape in SHAPES.items()}
+LARGER = dict(board_size=10, hidden=300)
+SHOTS = np.arange(20), POSSIBLE.argmax(axis=1)
+
+
+def literal_policy(θ: Any) -> Any:
+    """Work out the probabilities [20, 16] of all boards, weight by weight."""
+    logits = np.zeros((20, 16))
+    for board, row in zip(BOARDS, logits, strict=True):
+        seen = np.flatnonzero([board == 1, board == -1])
+        for unit in range(3):
+            h = np.tanh(θ["b1"][unit] + sum(θ["W1"][i, unit] for i in seen))
+            for tile in range(16):
+                row[tile] += h * θ["W2"][unit, tile]
+    weights = np.exp(logits) * POSSIBLE
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize(("logit", "p"), [(np.log(3), [0, 0.75, 0.25, 0]), (1000, [0, 1, 0, 0])])
+def test_neural_battleship_policy_by_hand(logit: float, p: list[float]) -> None:
+    """Two boards with tiles 1 and 2 left, and logits of log 3 and 0 for them: 3/4 and 1/4.
+
+    The one hidden unit is tanh(1 from the hit + 0.5 from the miss - 1 from b1). With a logit of
+    1,000, exp overflows to infinity, unless the greatest logit is subtracted from all of them.
+    """
+    θ = {"W1": np.zeros((8, 1)), "b1": np.array([-1.0]), "W2": np.array([[9.0, 0.0, 0.0, 9.0]])}
+    θ["W1"][0], θ["W1"][4 + 3] = 1, 0.5
+    θ["W2"][0, 1] = logit / np.tanh(0.5)
+    boards = np.array([[[1, 0], [0, -1]]] * 2, np.float32)  # tile 0 was a hit, and tile 3 a miss
+    π = m.neural_battleship_policy(θ, boards)
+    assert np.round(π, 4).tolist() == [p, p]
+
+
+@pytest.mark.parametrize("some", [np.s_[:], np.s_[0], np.s_[np.newaxis]], ids=str)
+def test_reference_battleship_policy_by_hand(some: Any) -> None:
+    """With two tiles left, 1/2 each, and with four, 1/4, whatever the shape before [N, N]."""
+    boards = np.array([[[1, 0], [0, -1]], [[0, 0], [0, 0]]])
+    expected = np.array([[0, 0.5, 0.5, 0], [0.25, 0.25, 0.25, 0.25]])
+    assert m.reference_battleship_policy(boards[some]).tolist() == expected[some].tolist()
+
+
+@pytest.mark.parametrize("some", [np.s_[:], np.s_[7], np.s_[np.newaxis]], ids=str)
+def test_neural_battleship_policy_is_a_softmax_of_a_layer_of_tanh(some: Any) -> None:
+    """Over the tiles not fired at, whatever the shape before [N, N]."""
+    π = m.neural_battleship_policy(OPINIONS, BOARDS[some])
+    np.testing.assert_allclose(π, literal_policy(OPINIONS)[some], rtol=1e-4)
+
+
+def test_neural_battleship_policy_has_the_gradient_of_finite_differences() -> None:
+    """Of log π of some shots, in a random direction for each array of parameters."""
+    gradient_of = grad(lambda θ: anp.sum(anp.log(m.neural_battleship_policy(θ, BOARDS)[SHOTS])))
+    for name, gradient in gradient_of(OPINIONS).items():
+        nudge = 1e-4 * rng.normal(size=gradient.shape)
+        above = np.log(literal_policy(OPINIONS | {name: OPINIONS[name] + nudge})[SHOTS]).sum()
+        below = np.log(literal_policy(OPINIONS | {name: OPINIONS[name] - nudge})[SHOTS]).sum()
+        assert (gradient * nudge).sum() == pytest.approx((above - below) / 2, rel=1e-3)
+
+
+def test_neural_battleship_policy_never_fires_at_a_tile_twice() -> None:
+    """However sure the network is, π is exactly 0 where a shot fell, and nothing overflows."""
+    θ = OPINIONS | {"W2": np.float32(100) * OPINIONS["W2"]}
+    with np.errstate(all="raise", under="ignore"):
+        grad(lambda θ: anp.sum(m.neural_battleship_policy(θ, BOARDS)[SHOTS]))(θ)
+        π = m.neural_battleship_policy(θ, BOARDS)
+    np.testing.assert_array_equal(π[~POSSIBLE], 0)
+    np.testing.assert_allclose(π.sum(axis=1), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("given", "tiles", "hidden"), [({}, 25, 128), (LARGER, 100, 300)])
+def test_initial_parameters(given: dict[str, Any], tiles: int, hidden: int) -> None:
+    """With half the tiles seen, W1 gives tanh inputs of variance 1; W2 keeps logits close to 0."""
+    default = m.neural_battleship_policy_init(**given)
+    first, other = (m.neural_battleship_policy_init(**given, seed=seed) for seed in (42, 2))
+    assert not default["b1"].any()
+    for name, shape, scale in (
+        ("W1", (2 * tiles, hidden), np.sqrt(2 / tiles)),
+        ("W2", (hidden, tiles), 0.1 / np.sqrt(hidden)),
+    ):
+        value = default[name]
+        assert (value.shape, value.dtype) == (shape, np.float32)
+        assert (value == first[name]).all()
+        assert (value != other[name]).any()
+        standard_error = scale / np.sqrt(value.size)
+        assert abs(value.mean()) < 4 * standard_error
+        assert abs(value.std() - scale) < 4 * standard_error / np.sqrt(2)

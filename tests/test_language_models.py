@@ -1,19 +1,101 @@
-"""The language-model examples: what their environments reward, and what the scripts print."""
+"""Language models: the GPT, what their environments reward, and what the scripts print."""
 
 import random
 import re
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 from typing import Any
+from unittest.mock import Mock
 
 import names as naming
 import numpy as np
+import pytest
 import say_five
 import shell_game as game
-from gpt import gpt_init, gpt_objective, gpt_policy
+from autograd import value_and_grad
+from gpt import HEADS, cross_entropy, gpt, gpt_init, gpt_objective, gpt_policy
 from test_examples import run_example
 
-from microgrpo import AdamWOptimizer, Array, Batch, GRPOConfig, Params, rollout, train_grpo
+from microgrpo import AdamWOptimizer, Batch, GRPOConfig, grpo_objective, rollout
+
+
+def float64_gpt(vocabulary: int, longest: int, seed: int, width: int = 8) -> Any:
+    """Draw parameters that are large enough for every part of the GPT to matter."""
+    θ = gpt_init(vocabulary, longest, seed, width)
+    return {name: 5 * value.astype(float) for name, value in θ.items()}
+
+
+def literal_gpt(θ: Any, tokens: Any) -> Any:
+    """Work out the probabilities after the last of some tokens, head by head, token by token."""
+
+    def norm(x: Any) -> Any:
+        return x / np.sqrt(np.mean(x**2) + 1e-5)
+
+    x = [θ["token"][token] + θ["position"][t] for t, token in enumerate(tokens)]
+    size = len(x[0]) // HEADS
+    query = norm(x[-1]) @ θ["query"]
+    read = np.zeros(len(x[0]))
+    for head in range(HEADS):
+        part = slice(head * size, (head + 1) * size)
+        scores = [query[part] @ (norm(y) @ θ["key"])[part] / np.sqrt(size) for y in x]
+        for score, y in zip(scores, x, strict=True):
+            weight = np.exp(score) / sum(np.exp(scores))
+            read[part] += weight * (norm(y) @ θ["value"])[part]
+    last = x[-1] + read @ θ["projection"]
+    last = last + np.maximum(norm(last) @ θ["up"], 0) @ θ["down"]
+    p = np.exp(norm(last) @ θ["unembedding"])
+    return p / p.sum()
+
+
+def test_the_gpt_is_one_block_of_a_transformer() -> None:
+    """The probabilities after each token are those given by loops over it and those before it."""
+    θ = float64_gpt(7, 6, seed=0)
+    tokens = np.random.default_rng(0).integers(7, size=(3, 6))
+    π = gpt(θ, tokens)
+    for i, t in np.ndindex(3, 6):
+        np.testing.assert_allclose(π[i, t], literal_gpt(θ, tokens[i, : t + 1]), rtol=1e-6)
+
+
+def test_the_gpt_stays_float32_and_follows_from_its_seed() -> None:
+    """Parameters, loss and gradients are float32; the initial scale is 0.1."""
+    θ, again, other = (gpt_init(8, 23, seed) for seed in (1, 1, 2))
+    assert all((θ[name] == again[name]).all() and (θ[name] != other[name]).any() for name in θ)
+    loss, gradient = value_and_grad(cross_entropy)(θ, np.ones((2, 5), int), 2)
+    assert {x.dtype for x in (*θ.values(), loss, *gradient.values())} == {np.dtype(np.float32)}
+    scale = np.concatenate([value.ravel() for value in θ.values()]).std()
+    assert scale == pytest.approx(0.1, rel=0.02)
+
+
+def test_the_policy_continues_after_the_last_token_that_is_not_end() -> None:
+    """Also where <end>, which is token 0, stands in a prompt, and where a text is full."""
+    θ = float64_gpt(7, 5, seed=2)
+    texts = np.array([[3, 0, 2, 0, 0], [0, 4, 0, 0, 0], [1, 2, 3, 4, 5], [6, 0, 0, 0, 0]])
+    expected = [literal_gpt(θ, text[:n]) for text, n in zip(texts, (3, 2, 5, 1), strict=True)]
+    np.testing.assert_allclose(gpt_policy(θ, texts), expected, rtol=1e-6)
+
+
+def test_each_reply_is_read_once() -> None:
+    """J and its gradient are those of grpo_objective, which reads a reply once per token."""
+    θ, base = (float64_gpt(len(game.VOCABULARY), game.LONGEST, seed) for seed in (0, 1))
+    config = replace(game.configure(seed=0), reference_policy=partial(gpt_policy, base), β=0.1, G=8)
+    batch = rollout(θ, config, np.repeat([1, 2, 3], 8))
+    assert max(np.bincount(batch.trajectory)) == 9  # some replies are cut
+    batch = batch._replace(rewards=np.random.default_rng(0).random(24))
+    moved = {name: value + 0.1 * base[name] for name, value in θ.items()}
+    J, gradient = value_and_grad(gpt_objective)(moved, batch, config)
+    J_slow, gradient_slow = value_and_grad(grpo_objective)(moved, batch, config)
+    assert pytest.approx(J_slow, rel=1e-9) == J
+    for name, slow in gradient_slow.items():
+        assert abs(slow).max() > 1e-4
+        np.testing.assert_allclose(gradient[name], slow, rtol=1e-6, atol=1e-9)
+
+
+def test_cross_entropy_is_the_mean_of_minus_log_probabilities() -> None:
+    """Over the tokens of replies, and each <end> after them."""
+    θ = float64_gpt(5, 6, seed=0)
+    texts = np.array([[1, 2, 3, 4, 0, 0], [4, 3, 2, 0, 0, 0]])
+    logs = [np.log(literal_gpt(θ, text[:t])[text[t]]) for text in texts for t in range(2, 6)]
+    assert cross_entropy(θ, texts, start=2) == pytest.approx(-np.mean(logs), rel=1e-6)
 
 
 def right_answer(prompt: list[str]) -> str:
@@ -47,21 +129,18 @@ def test_right_answers_earn_a_reward_and_nothing_else_does() -> None:
 def test_the_base_model_can_trace() -> None:
     """Made to think to the end, it is right: GRPO can elicit what is there. Eight seeds: 1.0."""
     θ = game.pre_train(seed=1).params
-    rng = random.Random(0)
-    games = [game.shell_game(rng) for _ in range(200)]
+    games = [game.shell_game(random.Random(seed)) for seed in range(200)]
     texts = game.encode([prompt for prompt, _ in games])
-    first_cup = game.VOCABULARY.index("A")
+    A = game.VOCABULARY.index("A")  # the first of the cups, which come last
     for t in range(game.PROMPT, game.PROMPT + game.SWAPS):
-        π_cups = gpt_policy(θ, texts)[:, first_cup : first_cup + len(game.CUPS)]
-        texts[:, t] = first_cup + π_cups.argmax(axis=1)
-    found = [game.VOCABULARY[token] for token in texts[:, game.PROMPT + game.SWAPS - 1]]
-    right = [right_answer(prompt) for prompt, _ in games]
-    assert np.mean(np.array(found) == right) > 0.95
+        texts[:, t] = A + gpt_policy(θ, texts)[:, A:].argmax(axis=1)
+    found = [game.VOCABULARY[token] for token in texts[:, t]]
+    assert np.mean([right_answer(prompt) for prompt, _ in games] == np.array(found)) > 0.95
 
 
-def test_shell_game(tmp_path: Path) -> None:
+def test_shell_game() -> None:
     """On 15 batches, not 50; eight seeds: 31-35% to 86-92% right, 4.5-4.8 to 8.6-8.8 tokens."""
-    output = run_example("shell_game.py", tmp_path, "3", old="M=50,", new="M=15,")
+    output = run_example("shell_game.py", "3", old="M=50,", new="M=15,")
     summary = r"\nright ([\d.]+)%, once in 8 ([\d.]+)%, tokens ([\d.]+)(?=\n)"
     before, after = np.array(re.findall(summary, output), float)
     assert 20 < before[0] <= 45
@@ -71,18 +150,16 @@ def test_shell_game(tmp_path: Path) -> None:
     assert after[2] > before[2] + 2.5
     batches = re.findall(r"\nbatch +(\d+)/15  right [\d.]+%, tokens [\d.]+(?=\n)", output)
     assert batches == ["5", "10", "15"]
-
     replies = [line.split() for line in output.splitlines() if "<think>" in line]
-    prompts = [reply[: game.PROMPT] for reply in replies]
-    assert prompts[:3] == prompts[3:]
-    assert len(prompts) == 6
+    before_and_after = np.array([reply[: game.PROMPT] for reply in replies]).reshape(2, 3, -1)
+    assert (before_and_after[0] == before_and_after[1]).all()  # the same prompts
     for *text, verdict in replies:
         assert verdict == ("right" if is_right(text) else "wrong")
 
 
-def test_say_five(tmp_path: Path) -> None:
+def test_say_five() -> None:
     """At least 95% of 1,000 replies are exactly 5 in the end; printed lines have the known form."""
-    output = run_example("say_five.py", tmp_path, "0")
+    output = run_example("say_five.py", "0")
     assert output.count("-- Generating rollouts\n") == output.count("-- Training\n") == 100
     rollouts = re.findall(r"\nReward: (.*); Response: (.*)", output)
     assert len(rollouts) == 100 * 25
@@ -102,33 +179,23 @@ def test_say_five(tmp_path: Path) -> None:
 def test_gradient_steps_draw_from_the_last_two_batches(monkeypatch: Any, capsys: Any) -> None:
     """That of this train step, and that of the one before. No objective is printed as -0.000000."""
     played: list[Batch] = []
-    ages = []
-
-    def objective(θ: Params, batch: Batch, config: GRPOConfig) -> Any:
-        ages.append(next(age for age, other in enumerate(reversed(played)) if other is batch))
-        return 0 * gpt_objective(θ, batch, config) - 1e-9
-
+    objective = Mock(side_effect=lambda θ, *_: 0 * θ["token"][0, 0] - 1e-9)
     monkeypatch.setattr(say_five, "print_rollouts", played.append)
     monkeypatch.setattr(say_five, "gpt_objective", objective)
     monkeypatch.setattr(say_five, "TRAIN_STEPS", 8)
     θ = gpt_init(len(say_five.VOCABULARY), say_five.LONGEST, seed=0)
     config = GRPOConfig(lambda _: say_five.Conversation(), gpt_policy, G=25)
     say_five.train(AdamWOptimizer(θ), config)
+    used = [call.args[1] for call in objective.mock_calls]  # five batches in each train step
+    ages = [k // 5 - [batch is x for x in played].index(True) for k, batch in enumerate(used)]
     assert ages[:5] == 5 * [0]
     assert set(ages) == {0, 1}
     assert capsys.readouterr().out.count("Objective: 0.000000\n") == 8 * 5
 
 
-def test_names_and_tokens() -> None:
-    """Tokens count from <end> = 0 and a = 1 on, and every name has room for its <end>."""
-    tokens = naming.encode(["abe", "zoa"])
-    assert tokens.tolist() == [[1, 2, 5, *[0] * 10], [26, 15, 1, *[0] * 10]]
-    assert naming.decode(tokens[0]) == "abe"
-    assert not naming.encode(naming.NAMES)[:, -1].any()
-
-
-def test_each_a_after_the_prompt_earns_a_reward() -> None:
+def test_each_a_after_the_prompt_earns_a_reward(monkeypatch: Any) -> None:
     """And the summary is that of loops, on random names: three in ten tokens are <end>."""
+    monkeypatch.setattr(naming, "rollout", spy := Mock(wraps=rollout))
     π = {".": 0.3} | dict.fromkeys("abcdefghijklmnopqrstuvwxyz", 0.7 / 26)
     monkey = replace(
         naming.configure(seed=0, θ_before={}, β=0),
@@ -136,54 +203,38 @@ def test_each_a_after_the_prompt_earns_a_reward() -> None:
         reference_policy=lambda texts: np.full((len(texts), 27), 1 / 27),
     )
     batch = naming.play_test({}, monkey)
+    seeds = spy.call_args.args[2]
+    assert min(seeds) >= 2**31  # those of training are smaller
+    assert len(set(seeds)) == len(batch.rewards) >= 500
+    assert [naming.decode(tokens) for tokens in naming.encode(naming.NAMES)] == naming.NAMES
     names = []
     kl = 0.0
     for i, reward in enumerate(batch.rewards):
         steps = batch.trajectory == i
         reply = "".join([*π][token] for token in batch.actions[steps])
+        assert re.fullmatch(r"[a-z]*\.|[a-z]{12}", reply)
         assert reward == reply.count("a")
-        assert "." not in reply[:-1]
-        assert reply[-1] == "." or len(reply) == 12
         kl += sum(np.log(27 * π[letter]) for letter in reply)
         names.append([*π][batch.observations[steps][0, 0]] + reply.rstrip("."))
-    new = [name not in names[:k] for k, name in enumerate(names[:500])]
-    summary = naming.measure(batch)
-    assert summary["a"] == sum(batch.rewards) / len(names) > 0
-    np.testing.assert_allclose(summary["kl"], kl / len(names))
-    assert summary["real"] == sum(naming.NAMES.count(name) for name in names) / len(names) > 0
-    assert summary["different"] == sum(new) / 500 < 1
-
-
-def test_held_out_prompts() -> None:
-    """The test draws 500 prompts or more, with seeds that training cannot draw."""
-    seeds: list[int] = []
-
-    class Spy(naming.Naming):
-        def reset(self, *, seed: list[int]) -> tuple[Array, dict[str, Any]]:
-            seeds.extend(seed)
-            return super().reset(seed=seed)
-
-    θ = gpt_init(27, naming.LONGEST, seed=0)
-    config = replace(naming.configure(0, θ, β=0), environment=lambda _: Spy(), M=2)
-    train_grpo(AdamWOptimizer(θ), config, gpt_objective, lambda *_: None)
-    assert len(seeds) == 2 * (256 + 64)  # two batches and their validation
-    assert max(seeds) < 2**31
-    seeds.clear()
-    naming.play_test(θ, config)
-    assert min(seeds) >= 2**31
-    assert len(set(seeds)) == len(seeds) >= 500
+    expected = {
+        "a": sum(batch.rewards) / len(names),
+        "kl": kl / len(names),
+        "real": sum(naming.NAMES.count(name) for name in names) / len(names),
+        "different": len(set(names[:500])) / 500,
+    }
+    assert naming.measure(batch) == pytest.approx(expected)
+    assert min(expected.values()) > 0
+    assert expected["different"] < 1
 
 
 def test_a_reference_keeps_names_names(monkeypatch: Any, capsys: Any) -> None:
     """Without one, a's are all that counts. Less training than in the script, for speed.
 
     Eight seeds without a reference: 7.4 to 9.2 a's, KL 34 to 44, real 0.0%. With β = 1: 1.41 to
-    1.54 a's, which is 1.9 to 2.2 times those of before, KL 0.5 to 0.7, and real ones 0.8 to 1.03
-    times those of before.
+    1.54 a's (1.9 to 2.2 times those before), KL 0.5 to 0.7, real 0.8 to 1.03 times those before.
     """
-    pre_train = naming.pre_train
+    monkeypatch.setattr(naming, "pre_train", partial(naming.pre_train, steps=200))
     configure = naming.configure
-    monkeypatch.setattr(naming, "pre_train", lambda seed: pre_train(seed, steps=200))
     monkeypatch.setattr(naming, "configure", lambda *a, **k: replace(configure(*a, **k), M=15))
     naming.main(seed=3)
     summary = r"a's (\d+\.\d\d), KL (\d+\.\d), real (\d+\.\d)%, different (\d+\.\d)%"

@@ -17,13 +17,18 @@ def read_questions(page: str) -> tuple[str, dict[str, str]]:
     return opening, dict(zip(rest[::2], rest[1::2], strict=True))
 
 
-def run_snippet(code: str, seed: int) -> list[float]:
-    """Run an opening and a snippet as a reader would; return the numbers that they print."""
+def run_code(code: str, *arguments: str) -> str:
+    """Run code in a new Python that finds the file and the examples; return what it prints."""
     paths = [str(ROOT), str(ROOT / "tests" / "examples")]
-    output = subprocess.check_output(
-        [sys.executable, "-"],
-        input=code.replace("seed=0", f"seed={seed}"),
+    return subprocess.check_output(
+        [sys.executable, "-", *arguments],
+        input=code,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUTF8": "1"},
         encoding="utf-8",
     )
+
+
+def run_snippet(code: str, seed: int) -> list[float]:
+    """Run an opening and a snippet as a reader would; return the numbers that they print."""
+    output = run_code(code.replace("seed=0", f"seed={seed}"))
     return [float(number) for number in re.findall(r"-?\d+\.\d+", output)]
