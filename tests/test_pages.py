@@ -29,11 +29,12 @@ SNIPPETS = [snippet for snippet in ANSWERS if "names.py" not in snippet]  # whic
 def test_the_code_beside_the_formulas_is_the_files() -> None:
     """Line by line, apart from comments between them."""
     bare = "\n".join(line for line in SOURCE.splitlines() if not line.lstrip().startswith("#"))
+    bare = re.sub(r"\n\n+", "\n", bare)
     excerpts = re.findall(r"```py\n(.*?)```", README, flags=re.DOTALL)
     assert len(excerpts) == 3
     for excerpt in excerpts:
-        code = textwrap.indent(textwrap.dedent(excerpt), "    ")
-        assert code in re.sub(r"\n\n+", "\n", bare), code
+        lines = bare.count(textwrap.indent(textwrap.dedent(excerpt), "    "))
+        assert lines == 1, f"the README quotes other lines:\n{excerpt}"
 
 
 def test_links_into_the_repository_lead_somewhere() -> None:
