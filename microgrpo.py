@@ -42,7 +42,7 @@ say little about a policy that plays differently. (In a hurry? Skip to "%% GRPO"
 
 import os
 
-# More threads only waste CPU time on matrices this small. Must be set before NumPy is imported.
+# More threads hardly help with matrices this small. Must be set before NumPy is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import sys
@@ -121,7 +121,7 @@ class BattleshipEnv:
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
         """Fire one shot in each game. A tile off the board is an error."""
         row, column = np.unravel_index(actions, self.shots.shape[1:])
-        self.shots[np.arange(self.num_envs), row, column] = True
+        self.shots[np.arange(len(actions)), row, column] = True
         finished = ~(self.fleets & ~self.shots).any(axis=(1, 2))
         misses = (self.shots & ~self.fleets).sum(axis=(1, 2))
         water = self.board_size**2 - sum(self.ships)
@@ -276,7 +276,7 @@ def grpo_objective(θ: Params, batch: Batch, config: GRPOConfig) -> Any:
     # is not 0: ∇ρ = ∇π / π_old = ∇log π, so ∇J is the mean of A ∇log π, as for a classifier with
     # actions as labels and A as weights. (This is essentially REINFORCE with a baseline.)
     #
-    # With μ = 1, that is all. At the next step, π is no longer π_old, and ρ corrects for that. On a
+    # With μ = 1, that is all. At a second step, π is no longer π_old, and ρ corrects for that. On a
     # given board, the mean of ρ A over shots drawn from π_old is Σ π_old ρ A = Σ π A, the mean of A
     # over shots drawn from π (importance sampling). But this corrects one shot only. The board it
     # was fired on and the shots that followed still come from π_old: trust J only while π ≈ π_old.
@@ -441,7 +441,7 @@ def train_grpo(
 # Running the file trains the network on Battleship, and shows what was learned.
 
 if __name__ == "__main__":
-    np.empty(30 * 2**20, np.uint8)  # freed at once; glibc then keeps freed memory: 30% faster
+    np.empty(30 * 2**20, np.uint8)  # freed at once; Linux then keeps freed memory: 30% faster
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(encoding="utf-8")  # so that emoji survive a pipe
     grpo_config = GRPOConfig(BattleshipEnv, neural_battleship_policy, reference_battleship_policy)
@@ -457,7 +457,7 @@ if __name__ == "__main__":
         games = rollout(θ, grpo_config, test_seeds)
         shots = len(games.actions) / len(test_seeds)
         print(f"{when} training: score {games.rewards.mean():.3f}, {shots:.1f} shots per game")
-        # One group. Training raises its scores, and with them their mean: advantages sum to 0.
+        # One group. Training raises its scores and so their mean: advantages still sum to 0.
         group = rollout(θ, grpo_config, [test_seeds[0]] * grpo_config.G)
         advantages = grpo_advantages(group.rewards, grpo_config)
         print("  scores of a group", *(f"{score:5.2f}" for score in group.rewards))
