@@ -1,4 +1,4 @@
-"""Run the tests on one BLAS thread, as the script does, and those of the single functions first."""
+"""Run the tests on one BLAS thread, as the script does, and those of single functions first."""
 
 import os
 
@@ -10,5 +10,5 @@ FIRST = ["test_game.py", "test_grpo.py", "test_train.py"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With -x, a function that fails is named by its own tests, not by those of its callers."""
+    """With -x, a broken function fails in its own tests, not in those of its callers."""
     items.sort(key=lambda item: FIRST.index(item.path.name) if item.path.name in FIRST else 9)

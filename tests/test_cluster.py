@@ -56,7 +56,7 @@ def test_objective_and_gradient_are_those_of_a_single_process(workers: list[Any]
 
 
 def test_a_single_worker_learns_what_one_process_learns(workers: list[Any]) -> None:
-    """The same parameters and validation rewards, as it draws the same actions."""
+    """It gets the same parameters and validation rewards, as it draws the same actions."""
     expected, optimizer = (m.AdamWOptimizer(m.neural_battleship_policy_init()) for _ in range(2))
     for _ in range(2):  # the second time with other starts
         _, expected_rewards = m.train_grpo(expected, CONFIG, report=lambda *_: None)
@@ -67,7 +67,7 @@ def test_a_single_worker_learns_what_one_process_learns(workers: list[Any]) -> N
 
 
 def test_workers_that_have_to_wait_for_cores(workers: Any, monkeypatch: Any, capsys: Any) -> None:
-    """A line says so. Two of the four cores are taken, so three have to, and two do not."""
+    """A line says so. Two of the four cores are taken, so three workers wait, and two do not."""
     cluster.play(workers, m.neural_battleship_policy_init(), np.arange(2), G=1)  # both have started
     monkeypatch.setattr(cluster, "RemoteWorker", Mock())
     cluster.start_workers(CONFIG, 2)

@@ -1,4 +1,4 @@
-"""Examples: run as a user runs them, some with less training; and all games of Gymnasium."""
+"""Examples, run as a user runs them, some with less training; and games of Gymnasium."""
 
 import re
 import sys
@@ -25,7 +25,7 @@ EXAMPLES = ROOT / "tests" / "examples"
 
 
 def run_example(name: str, *arguments: str, old: str = "", new: str = "") -> str:
-    """Run an example, with a change to it; return what it prints."""
+    """Run an example, with a change if one is given; return what it prints."""
     source = (EXAMPLES / name).read_text(encoding="utf-8")
     assert source.count(old) == 1 or not old
     return run_code(source.replace(old, new), *arguments)
@@ -84,7 +84,7 @@ def test_only_numpy_and_autograd_are_needed() -> None:
     assert imported - sys.stdlib_module_names == needed == {"autograd", "numpy"}
 
 
-# Each makes a single plain environment, which never resets by itself; and how its episodes end.
+# How to make a single plain environment, which never resets by itself; how its episodes end.
 GAMES: dict[str, tuple[Any, set[str]]] = {
     "vectors": (partial(make, "CartPole-v1"), {"terminated", "not"}),
     "time limit": (partial(make, "CartPole-v1", max_episode_steps=19), {"terminated", "truncated"}),
@@ -103,7 +103,7 @@ MODES: dict[str, Any] = {
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", GAMES)
 def test_a_trajectory_is_one_episode_of_a_single_environment(name: str, mode: str) -> None:
-    """Given the same seed and actions, although most are reset while others still run."""
+    """Seeds and actions are equal, and most games are reset while others still run."""
     maker, ends = GAMES[name]
     games = MODES[mode]([maker] * 24)
     actions = maker().action_space.n
@@ -129,7 +129,7 @@ def test_a_trajectory_is_one_episode_of_a_single_environment(name: str, mode: st
 
 
 def test_a_first_reset_without_a_seed_starts_an_episode() -> None:
-    """Once that has ended, only a reset with a seed starts another."""
+    """Once it has ended, only a reset with a seed starts another."""
     game = Rest(make("CartPole-v1"))
     game.reset()
     while not (end := game.step(0))[2]:
@@ -138,7 +138,7 @@ def test_a_first_reset_without_a_seed_starts_an_episode() -> None:
     assert (game.reset(seed=0)[0] != end[0]).any()
 
 
-# Three groups of four. Those of the last are equal, but for the order in which they were added up.
+# Three groups of four. The rewards of the last are equal, but were added up in other orders.
 REWARDS = np.array([0.4, -1.1, 0.9, 2.0, 0.0, 1.0, 1.0, -0.5, 0.6, 0.6, 0.6, 0.6])
 REWARDS[8:10] = 0.1 + 0.2 + 0.3, 0.3 + 0.2 + 0.1
 CONFIG = replace(LINEAR, max_steps=7)
@@ -174,7 +174,7 @@ def literal_variant(name: str, θ: m.Params, batch: m.Batch, config: Any, now: m
             k3 = to_ref - log(to_ref) - 1
             total += {
                 "dr_grpo": surrogate(ρ, centered) / n / config.max_steps,
-                "dapo": surrogate(ρ, A, 0.8, 1.28) / len(of_group) / 2,  # of the groups, two count
+                "dapo": surrogate(ρ, A, 0.8, 1.28) / len(of_group) / 2,  # two groups count
                 "gspo": surrogate(s, A) / n / len(own),
                 "cispo": constant * A * log(π(θ, step)) / len(of_group) / (n / G),
                 "rloo": (batch.rewards[i] - sum(others) / (G - 1)) * log(π(θ, step)) / n,
@@ -186,13 +186,13 @@ def literal_variant(name: str, θ: m.Params, batch: m.Batch, config: Any, now: m
 
 NAMES = ["dr_grpo", "dapo", "gspo", "cispo", "rloo", "k2", "process_supervision"]
 CASES: list[Any] = [(name, REWARDS, {}) for name in NAMES]
-CASES += [("dapo", np.full(12, 0.5), {})]  # counts no group at all, and does not divide by 0
+CASES += [("dapo", np.full(12, 0.5), {})]  # no group counts, and nothing is divided by 0
 CASES += [(NAMES[-1], REWARDS, {"β": 0}), (NAMES[-1], REWARDS, {"reference_policy": None})]
 
 
 @pytest.mark.parametrize(("name", "rewards", "off"), CASES)
 def test_a_variant_is_its_papers_formula(name: str, rewards: Any, off: dict[str, Any]) -> None:
-    """Value and gradient, of steps in any order. Without a divergence, π_ref may even be 0."""
+    """Value and gradient agree, in any order of steps. Without a divergence, π_ref may be 0."""
     θ, batch = any_batch(rewards)
     rng = np.random.default_rng(2)
     batch = batch._replace(step_rewards=rng.normal(size=len(batch.actions)))

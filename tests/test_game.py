@@ -1,4 +1,4 @@
-"""Game and policies: fleets are uniform over legal placements, and π gives possible shots only."""
+"""Game and policies: fleets are uniform over legal placements, and π allows possible shots only."""
 
 import re
 from typing import Any
@@ -26,7 +26,7 @@ def draw(board: Any) -> str:
     ("side", "ships", "fleets"), [(3, (2,), ON_3_BY_3), (2, (2, 2), ["xx/xx"])]
 )
 def test_random_fleet_draws_every_legal_fleet(side: int, ships: Any, fleets: Any) -> None:
-    """A ship of 2 can lie in 12 ways on 3 x 3; two of them fill 2 x 2, as they may not overlap."""
+    """A ship of 2 fits on 3 x 3 in 12 ways; two such ships fill 2 x 2, as they may not overlap."""
     drawn = {draw(m.random_fleet(side, ships, seed)) for seed in range(300)}
     assert drawn == set(fleets)
 
@@ -34,12 +34,12 @@ def test_random_fleet_draws_every_legal_fleet(side: int, ships: Any, fleets: Any
 def test_random_fleet_draws_all_placements_equally_often() -> None:
     """Ships of 3 and 2 have 36 placements on 3 x 3, and 20 of them cover the tile in the middle."""
     covered = [m.random_fleet(3, (3, 2), seed)[1, 1] for seed in range(4000)]
-    # Drawing only the ship that overlaps again gives 22 / 36. The margin is four standard errors.
+    # Redrawing only the ship that overlaps gives 22 / 36. The margin is four standard errors.
     assert np.mean(covered) == pytest.approx(20 / 36, abs=0.03)
 
 
 def test_random_fleet_follows_from_its_seed() -> None:
-    """The same fleet whenever a seed is given, and another for most other seeds."""
+    """A seed always gives the same fleet, and most other seeds give another."""
     first = [draw(m.random_fleet(5, (2, 3, 4), seed)) for seed in range(9)]
     getattr(m.random_fleet, "cache_clear", int)()  # what comes next is drawn anew
     again = [draw(m.random_fleet(5, (2, 3, 4), seed)) for seed in range(9)]
@@ -49,7 +49,7 @@ def test_random_fleet_follows_from_its_seed() -> None:
 
 @pytest.mark.parametrize(("side", "ships"), [(3, (2, 4)), (0, (2,)), (2, (2, 2, 2))])
 def test_random_fleet_that_does_not_fit_is_an_error(side: int, ships: tuple[int, ...]) -> None:
-    """One ship is too long, or all together are too many. The message gives board and ships."""
+    """One ship is too long, or there are too many. The message gives the board and the ships."""
     with pytest.raises(ValueError, match=re.escape(str(ships))) as error:
         m.random_fleet(side, ships, seed=0)
     assert str(side) in str(error.value).replace(str(ships), "")
@@ -75,7 +75,7 @@ def test_a_crowded_board_is_filled() -> None:
 
 
 def test_battleship_env_reset_hides_a_fleet_for_each_seed() -> None:
-    """Those of random_fleet. No shot has been fired, so all boards look the same: float32 zeros."""
+    """Fleets come from random_fleet. No shot has been fired, so all boards are float32 zeros."""
     environment = m.BattleshipEnv(3, 6, (2, 5))
     boards, info = environment.reset(seed=[7, 7, 8])
     expected = [draw(m.random_fleet(6, (2, 5), seed)) for seed in (7, 7, 8)]
@@ -83,12 +83,12 @@ def test_battleship_env_reset_hides_a_fleet_for_each_seed() -> None:
     assert (boards.shape, str(boards.dtype), info) == ((3, 6, 6), "float32", {})
     assert not boards.any()
     assert not environment.shots.any()
-    environment.fleets[:] = True  # which changes no later game
+    environment.fleets[:] = True  # this changes no later game
     assert draw(m.random_fleet(6, (2, 5), 7)) == expected[0]
 
 
 def test_battleship_env_step_by_hand() -> None:
-    """Shots at 8, 0 and 1. The reward is 0, then 1 - 1/8: one miss, and 7 + 1 tiles of water."""
+    """Shots at tiles 8, 0 and 1 earn 0, 0 and 1 - 1/8: one miss, and 7 tiles of water plus 1."""
     environment = m.BattleshipEnv(1, board_size=3, ships=(2,))
     environment.reset(seed=[0])
     environment.fleets = np.array([[[1, 1, 0], [0, 0, 0], [0, 0, 0]]], bool)
@@ -105,7 +105,7 @@ def test_battleship_env_step_by_hand() -> None:
 
 @pytest.mark.parametrize(("side", "ships"), [(5, (2, 3, 4)), (6, (2, 5))])
 def test_battleship_env_step_agrees_with_sets_of_tiles(side: int, ships: tuple[int, ...]) -> None:
-    """With m misses in w tiles of water, the last hit scores 1 - m / (w + 1); 0 until then."""
+    """With m misses in w tiles of water, the last hit earns 1 - m / (w + 1), earlier shots 0."""
     environment = m.BattleshipEnv(6) if side == 5 else m.BattleshipEnv(6, side, ships)
     environment.reset(seed=[1, 2, 3, 4, 5, 1])
     ship_tiles = [set(np.flatnonzero(fleet).tolist()) for fleet in environment.fleets]
@@ -159,7 +159,7 @@ def literal_policy(θ: Any) -> Any:
 
 @pytest.mark.parametrize(("logit", "p"), [(np.log(3), [0, 0.75, 0.25, 0]), (1000, [0, 1, 0, 0])])
 def test_neural_battleship_policy_by_hand(logit: float, p: list[float]) -> None:
-    """Two boards with tiles 1 and 2 left, and logits of log 3 and 0 for them: 3/4 and 1/4.
+    """Two boards have tiles 1 and 2 left, with logits of log 3 and 0, so π is 3/4 and 1/4.
 
     The one hidden unit is tanh(1 from the hit + 0.5 from the miss - 1 from b1). With a logit of
     1,000, exp overflows to infinity, unless the greatest logit is subtracted from all of them.
@@ -174,7 +174,7 @@ def test_neural_battleship_policy_by_hand(logit: float, p: list[float]) -> None:
 
 @pytest.mark.parametrize("some", [np.s_[:], np.s_[0], np.s_[np.newaxis]], ids=str)
 def test_reference_battleship_policy_by_hand(some: Any) -> None:
-    """With two tiles left, 1/2 each, and with four, 1/4, whatever the shape before [N, N]."""
+    """Two tiles left get 1/2 each, and four get 1/4 each, whatever the shape before [N, N]."""
     boards = np.array([[[1, 0], [0, -1]], [[0, 0], [0, 0]]])
     expected = np.array([[0, 0.5, 0.5, 0], [0.25, 0.25, 0.25, 0.25]])
     assert m.reference_battleship_policy(boards[some]).tolist() == expected[some].tolist()
@@ -182,13 +182,13 @@ def test_reference_battleship_policy_by_hand(some: Any) -> None:
 
 @pytest.mark.parametrize("some", [np.s_[:], np.s_[7], np.s_[np.newaxis]], ids=str)
 def test_neural_battleship_policy_is_a_softmax_of_a_layer_of_tanh(some: Any) -> None:
-    """Over the tiles not fired at, whatever the shape before [N, N]."""
+    """The softmax is over the tiles not fired at, whatever the shape before [N, N]."""
     π = m.neural_battleship_policy(OPINIONS, BOARDS[some])
     np.testing.assert_allclose(π, literal_policy(OPINIONS)[some], rtol=1e-4)
 
 
 def test_neural_battleship_policy_has_the_gradient_of_finite_differences() -> None:
-    """Of log π of some shots, in a random direction for each array of parameters."""
+    """It is that of log π of some shots, in a random direction for each array of parameters."""
     gradient_of = grad(lambda θ: anp.sum(anp.log(m.neural_battleship_policy(θ, BOARDS)[SHOTS])))
     for name, gradient in gradient_of(OPINIONS).items():
         nudge = 1e-4 * rng.normal(size=gradient.shape)

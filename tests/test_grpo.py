@@ -1,4 +1,4 @@
-"""GRPO: rollouts, advantages, divergence and objective, beside the paper's formulas as loops."""
+"""GRPO: rollouts, advantages, divergence and objective, against the paper's formulas as loops."""
 
 from dataclasses import FrozenInstanceError, replace
 from math import log, sqrt
@@ -13,9 +13,9 @@ import microgrpo as m
 
 
 class Countdown:
-    """With seed s, steps of reward s % 4 + 1, s % 4, ... 1, and observations equal to the rewards.
+    """With seed s, steps earn s % 4 + 1, s % 4, ... 1, and observations are equal to the rewards.
 
-    Whatever is allowed, it does: even seeds end terminated and odd ones truncated, observations
+    It does whatever is allowed: even seeds end terminated and odd ones truncated, observations
     share one array, what follows the end is NaN, and actions are kept.
     """
 
@@ -61,7 +61,7 @@ NAN = dict.fromkeys(TOO_SMALL, np.nan)
 
 
 def literal_advantage(rewards: m.Array, i: int, G: int) -> float:
-    """Compare trajectory i with its group by nothing but sums."""
+    """Compare trajectory i with its group, using nothing but sums."""
     group = [float(reward) for reward in rewards[i // G * G : (i // G + 1) * G]]
     mean = sum(group) / G
     std = sqrt(sum((reward - mean) ** 2 for reward in group) / G)
@@ -69,7 +69,7 @@ def literal_advantage(rewards: m.Array, i: int, G: int) -> float:
 
 
 def test_defaults() -> None:
-    """Those that the results were measured with. A config can be replaced, but not changed."""
+    """The results were measured with these. A config can be replaced, but not changed."""
     config = m.GRPOConfig(m.BattleshipEnv, m.neural_battleship_policy)
     numbers: Any = dict(ε=0.2, β=0.001, G=8, B=64, M=1300, μ=2, max_steps=1000, max_grad_norm=0.2)
     assert config == replace(config, reference_policy=None, num_val=64, seed=42, **numbers)
@@ -85,14 +85,14 @@ def test_a_number_that_is_too_small_is_refused(field: str, value: Any) -> None:
 
 
 def test_grpo_advantages_by_hand() -> None:
-    """Groups of 2, with means of 2 and 5, and deviations (over 2, not over 1) of 2 and 0 + 1e-4."""
+    """Groups of 2 have means 2 and 5. Deviations (dividing by 2, not 1) are 2 and 0, plus 1e-4."""
     advantages = m.grpo_advantages(np.array([0.0, 4.0, 5.0, 5.0]), replace(COUNTDOWN, G=2))
     assert advantages.tolist() == pytest.approx([-2 / 2.0001, 2 / 2.0001, 0, 0])
 
 
 @pytest.mark.parametrize("G", [2, 3, 4, 6])
 def test_grpo_advantages_are_those_of_loops(G: int) -> None:
-    """On random rewards, and on small differences, for which the 1e-4 matters."""
+    """They agree on random rewards, and on small differences, where the 1e-4 matters."""
     rewards = np.random.default_rng(G).normal(size=12) * np.repeat([1, 1e-4], 6)
     advantages = m.grpo_advantages(rewards, replace(COUNTDOWN, G=G)).tolist()
     expected = [literal_advantage(rewards, i, G) for i in range(12)]
@@ -100,13 +100,13 @@ def test_grpo_advantages_are_those_of_loops(G: int) -> None:
 
 
 def test_kl_divergence_by_hand() -> None:
-    """k3: ratio - log(ratio) - 1, with ratio = π_ref / π, here 1, 1/2 and 2, one value per step."""
+    """k3 is ratio - log(ratio) - 1, where ratio = π_ref / π is 1, 1/2 and 2: one value per step."""
     estimates = m.kl_divergence(np.array([0.4, 0.4, 0.4]), np.array([0.4, 0.2, 0.8]))
     assert np.atleast_1d(estimates).tolist() == pytest.approx([0, log(2) - 1 / 2, 1 - log(2)])
 
 
 def test_kl_divergence_is_0_only_where_the_policies_agree() -> None:
-    """Weighted by π, estimates add up to the divergence by definition, Σ π log(π / π_ref)."""
+    """Weighted by π, estimates add up to what defines the divergence, Σ π log(π / π_ref)."""
     π, π_ref = np.random.default_rng(0).dirichlet(np.ones(5), size=2)
     definition = sum(p * log(p / q) for p, q in zip(π, π_ref, strict=True))
     assert sum(π * m.kl_divergence(π, π_ref)) == pytest.approx(definition)
@@ -125,9 +125,9 @@ def objective_by_hand(ρ: list[float], trajectory: list[int], **changes: Any) ->
 
 
 def test_grpo_objective_averages_each_trajectory_and_then_all() -> None:
-    """Trajectory 0 is the second of four steps, with ρ = π / π_old = 1.1; the others have A = -1.
+    """Trajectory 0 is only the second of four steps, with ρ = π / π_old = 1.1. Others have A = -1.
 
-    The means of ρ A are 1.1 and -1, so J is (1.1 - 1) / 2. Not (1.1 - 3) / 4, nor its opposite.
+    The means of ρ A are 1.1 and -1, so J is +(1.1 - 1) / 2: not (1.1 - 3) / 4, and not -0.05.
     """
     objective = objective_by_hand(ρ=[1, 1.1, 1, 1], trajectory=[1, 0, 1, 1])
     assert objective == pytest.approx(0.05, abs=1e-3)
@@ -135,7 +135,7 @@ def test_grpo_objective_averages_each_trajectory_and_then_all() -> None:
 
 @pytest.mark.parametrize(("ρ", "better", "worse"), [(1, 1, -1), (0.5, 0.5, -0.8), (1.5, 1.2, -1.5)])
 def test_grpo_objective_min_and_clip(ρ: float, better: float, worse: float) -> None:
-    """What a step with that ρ adds, in the better trajectory (A = 1) and in the worse (A = -1)."""
+    """A step with that ρ adds `better` in the trajectory with A = 1, and `worse` where A = -1."""
     first = 2 * objective_by_hand([ρ, 1], [0, 1]) + 1  # the other step contributes -1
     second = 2 * objective_by_hand([1, ρ], [0, 1]) - 1
     assert (first, second) == pytest.approx((better, worse), abs=1e-3)
@@ -145,14 +145,14 @@ def test_grpo_objective_min_and_clip(ρ: float, better: float, worse: float) -> 
     ("reference", "β", "J"), [(True, 0.1, -0.1 * (log(2) - 1 / 2)), (True, 0, 0), (False, 0.1, 0)]
 )
 def test_grpo_objective_penalises_divergence(reference: bool, β: float, J: float) -> None:  # noqa: FBT001
-    """With π_ref = π / 2, it takes β (log 2 - 1/2) from a J of 0, if there is a reference."""
+    """With π_ref = π / 2, a reference policy lowers J from 0 by β (log 2 - 1/2)."""
     reference_policy = same_for_all(1) if reference else None
     objective = objective_by_hand([1, 1], [0, 1], β=β, reference_policy=reference_policy)
     assert objective == pytest.approx(J, abs=1e-6)
 
 
 def literal_objective(θ: m.Params, batch: m.Batch, config: m.GRPOConfig) -> float:
-    """Compute equation 3 of DeepSeekMath as it is printed: trajectories, and their steps."""
+    """Compute equation 3 of DeepSeekMath as printed: over trajectories, and over their steps."""
     n = len(batch.rewards)
     total = 0.0
     for i in range(n):
@@ -181,7 +181,7 @@ def check_formula(objective: Any, literal: Any, θ: m.Params, *given: Any) -> No
 
 
 def any_batch(rewards: m.Array) -> tuple[m.Params, m.Batch]:
-    """Draw parameters, and 12 trajectories of 1 to 6 steps each, the steps in any order."""
+    """Draw parameters, and 12 trajectories of 1 to 6 steps each, with the steps in any order."""
     rng = np.random.default_rng(0)
     trajectory = rng.permutation(np.repeat(np.arange(12), rng.integers(1, 7, size=12)))
     S = len(trajectory)
@@ -199,14 +199,14 @@ def any_batch(rewards: m.Array) -> tuple[m.Params, m.Batch]:
 
 @pytest.mark.parametrize("changes", CHANGES, ids=str)
 def test_grpo_objective_is_the_papers_formula(changes: dict[str, Any]) -> None:
-    """Value and gradient, of steps in any order. With β=0, π_ref may be 0: 0 times ∞ is NaN."""
+    """Value and gradient agree, in any order of steps. With β=0, π_ref may be 0 (0 ∞ is NaN)."""
     θ, batch = any_batch(REWARDS)
     batch.π_ref[::2] *= changes != {"β": 0}
     check_formula(m.grpo_objective, literal_objective, θ, batch, replace(LINEAR, **changes))
 
 
 def test_rollout_by_hand() -> None:
-    """Three trajectories, with rewards of 1; 2 and 1; 4, 3 and 2. Observations are equal to them.
+    """Three trajectories have rewards of 1; 2 and 1; 4, 3 and 2. Observations are equal to them.
 
     All first steps come first. Nothing is recorded of a trajectory that has ended (0 is terminated,
     1 truncated): what the environment returns for it after that is NaN. 2 is cut off by max_steps.
@@ -218,7 +218,7 @@ def test_rollout_by_hand() -> None:
 
 
 def test_rollout_draws_actions_from_the_policy() -> None:
-    """Each of 1,000 trajectories with equal seeds draws its own: how often each action came up."""
+    """Each of 1,000 trajectories with equal seeds draws its own, as often as π says."""
     batch = m.rollout({}, COUNTDOWN, [0] * 1000)
     counts = np.bincount(batch.actions, minlength=3)
     assert counts.tolist() == pytest.approx([200, 300, 500], abs=64)  # four standard deviations
@@ -226,7 +226,7 @@ def test_rollout_draws_actions_from_the_policy() -> None:
 
 
 def test_rollout_with_equal_arguments_gives_equal_batches() -> None:
-    """Other actions follow from other seeds of the trajectories, and from another config.seed."""
+    """Other seeds of the trajectories give other actions, and so does another config.seed."""
     first, again, other_seeds, other_config = (
         m.rollout({}, replace(COUNTDOWN, seed=config_seed), [seed] * 30).actions.tolist()
         for config_seed, seed in [(0, 0), (0, 0), (0, 4), (1, 0)]
@@ -238,7 +238,7 @@ def test_rollout_with_equal_arguments_gives_equal_batches() -> None:
 
 def test_rollout_records_all_until_the_end() -> None:
     """The last action is repeated until all trajectories have ended, and no longer."""
-    environment = Countdown()  # keeps the actions: each time, they have to be an array of their own
+    environment = Countdown()  # keeps the actions: each step has to pass an array of its own
     π, π_ref = np.random.default_rng(0).dirichlet(np.ones(3), size=(2, 5))
     config = m.GRPOConfig(
         environment=lambda _: environment,
@@ -274,10 +274,10 @@ def test_rollout_draws_as_often_as_probabilities_say() -> None:
     possible = expected > 0
     assert not counts[~possible].any()
     surprise = ((counts - expected)[possible] ** 2 / expected[possible]).sum()
-    assert surprise < 15 + 4 * np.sqrt(30)  # its mean is 15, and 4 of its standard deviations
+    assert surprise < 15 + 4 * np.sqrt(30)  # its mean plus 4 of its standard deviations
 
 
-# Log-probabilities, logits, ones, a sum below 1, a negative one, NaN: in all rows, or in one.
+# Log-probabilities, logits, ones, a sum below 1, a negative value, NaN: in all rows, or in one.
 ROWS = np.array([[-0.7, -0.7], [2, 5], [1, 1], [0.5, 0.497], [1.5, -0.5], [np.nan, 0.5]])
 WRONG: list[Any] = [(row, np.tile(row, (8, 1))) for row in ROWS]
 WRONG += [(row, np.vstack([np.full((7, 2), 0.5), row])) for row in ROWS]
@@ -287,7 +287,7 @@ WRONG += [(s, np.full(s, 1 / s[-1])) for s in [(1, 2), (8,), (8, 2, 1), (16,), (
 @pytest.mark.parametrize("name", ["policy", "reference_policy"])
 @pytest.mark.parametrize(("shown", "π"), WRONG)
 def test_rollout_refuses_what_is_no_probability(name: str, shown: Any, π: m.Array) -> None:
-    """Nor one row for all, which would give all the same action. The message says who gave what."""
+    """Nor does it take one row for all: all would act alike. The message says who gave what."""
     changes = {"policy": same_for_all(0.5, 0.5), name: lambda *_: π}
     with pytest.raises(ValueError, match=rf"\b{name}\b") as error:
         m.rollout({}, replace(COUNTDOWN, max_steps=1, **changes), range(8))
@@ -295,7 +295,7 @@ def test_rollout_refuses_what_is_no_probability(name: str, shown: Any, π: m.Arr
 
 
 def test_rollout_refuses_a_reference_with_other_actions() -> None:
-    """Two, where the policy has three: π_ref would belong to other actions."""
+    """It has two where the policy has three, so π_ref would belong to other actions."""
     config = replace(COUNTDOWN, reference_policy=same_for_all(0.5, 0.5))
     with pytest.raises(ValueError, match=r"\(8, 3\).*\(8, 2\)") as error:
         m.rollout({}, config, range(8))
@@ -303,14 +303,14 @@ def test_rollout_refuses_a_reference_with_other_actions() -> None:
 
 
 def test_rollout_shows_read_only_observations() -> None:
-    """One that normalises in place would do so again in training, and ρ would not start at 1."""
+    """A policy that normalises in place would do so again in training: ρ would not start at 1."""
     in_place = replace(COUNTDOWN, policy=lambda _, seen: np.subtract(seen, 0.5, out=seen))
     with pytest.raises(ValueError, match="read-only"):
         m.rollout({}, in_place, [1, 2])
 
 
 def test_training_starts_from_the_policy_that_played() -> None:
-    """So ρ is 1, J is 0 but for rounding, and all stays float32: float64 takes twice as long."""
+    """So ρ is 1, and J is 0 but for rounding. All stays float32, as float64 takes twice as long."""
     θ = m.neural_battleship_policy_init()
     config = replace(BATTLESHIP, reference_policy=None)
     batch = m.rollout(θ, config, np.repeat([1, 2, 3], 8))

@@ -67,7 +67,7 @@ def test_the_gpt_stays_float32_and_follows_from_its_seed() -> None:
 
 
 def test_the_policy_continues_after_the_last_token_that_is_not_end() -> None:
-    """Also where <end>, which is token 0, stands in a prompt, and where a text is full."""
+    """It does so even if <end>, which is token 0, is in a prompt, and if a text is full."""
     θ = float64_gpt(7, 5, seed=2)
     texts = np.array([[3, 0, 2, 0, 0], [0, 4, 0, 0, 0], [1, 2, 3, 4, 5], [6, 0, 0, 0, 0]])
     expected = [literal_gpt(θ, text[:n]) for text, n in zip(texts, (3, 2, 5, 1), strict=True)]
@@ -91,7 +91,7 @@ def test_each_reply_is_read_once() -> None:
 
 
 def test_cross_entropy_is_the_mean_of_minus_log_probabilities() -> None:
-    """Over the tokens of replies, and each <end> after them."""
+    """The mean is over the tokens of replies and each <end> after them."""
     θ = float64_gpt(5, 6, seed=0)
     texts = np.array([[1, 2, 3, 4, 0, 0], [4, 3, 2, 0, 0, 0]])
     logs = [np.log(literal_gpt(θ, text[:t])[text[t]]) for text in texts for t in range(2, 6)]
@@ -194,7 +194,7 @@ def test_gradient_steps_draw_from_the_last_two_batches(monkeypatch: Any, capsys:
 
 
 def test_each_a_after_the_prompt_earns_a_reward(monkeypatch: Any) -> None:
-    """And the summary is that of loops, on random names: three in ten tokens are <end>."""
+    """The summary agrees with loops too, on random names: three in ten tokens are <end>."""
     monkeypatch.setattr(naming, "rollout", spy := Mock(wraps=rollout))
     π = {".": 0.3} | dict.fromkeys("abcdefghijklmnopqrstuvwxyz", 0.7 / 26)
     monkey = replace(
@@ -228,7 +228,7 @@ def test_each_a_after_the_prompt_earns_a_reward(monkeypatch: Any) -> None:
 
 
 def test_a_reference_keeps_names_names(monkeypatch: Any, capsys: Any) -> None:
-    """Without one, a's are all that counts. Less training than in the script, for speed.
+    """Without one, only a's count. There is less training than in the script, for speed.
 
     Eight seeds without a reference: 7.4 to 9.2 a's, KL 34 to 44, real 0.0%. With β = 1: 1.41 to
     1.54 a's (1.9 to 2.2 times those before), KL 0.5 to 0.7, real 0.8 to 1.03 times those before.

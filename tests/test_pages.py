@@ -1,4 +1,4 @@
-"""The pages: code runs as printed, excerpts are the file's, numbers and pictures were measured."""
+"""The pages: code runs as printed, excerpts are the file's, numbers and pictures as measured."""
 
 import re
 import textwrap
@@ -23,11 +23,11 @@ EXPERIMENTS = PAGE.read_text(encoding="utf-8")
 LEARN = QUESTIONS.read_text(encoding="utf-8")
 RESULTS = read_results()
 OPENING, ANSWERS = read_questions(LEARN)
-SNIPPETS = [snippet for snippet in ANSWERS if "names.py" not in snippet]  # which is run elsewhere
+SNIPPETS = [snippet for snippet in ANSWERS if "names.py" not in snippet]  # it is run elsewhere
 
 
 def test_the_code_beside_the_formulas_is_the_files() -> None:
-    """Line by line, apart from comments between them."""
+    """They agree line by line, apart from comments in between."""
     bare = "\n".join(line for line in SOURCE.splitlines() if not line.lstrip().startswith("#"))
     bare = re.sub(r"\n\n+", "\n", bare)
     excerpts = re.findall(r"```py\n(.*?)```", README, flags=re.DOTALL)
@@ -38,7 +38,7 @@ def test_the_code_beside_the_formulas_is_the_files() -> None:
 
 
 def test_links_into_the_repository_lead_somewhere() -> None:
-    """Files exist, also those that commands name, and so do headings."""
+    """Linked files and headings exist, and so do the files that commands name."""
     for text, folder in ((README, ROOT), (EXPERIMENTS, PAGE.parent)):
         headings = [title.lower().replace(" ", "-") for title in re.findall(r"\n#+ (.*)", text)]
         for path, heading in re.findall(r"\]\((?!https:)([^)#]*)#?([^)]*)\)", text):
@@ -49,7 +49,7 @@ def test_links_into_the_repository_lead_somewhere() -> None:
 
 
 def test_greedy_posterior() -> None:
-    """Its scores are those of a new players.posterior before each shot."""
+    """Its scores are those of computing players.posterior anew before each shot."""
     scores = players.greedy_posterior_scores()
     for fleet, score in zip(players.all_placements()[::500], scores[::500], strict=True):
         observation = np.zeros((5, 5))
@@ -60,7 +60,7 @@ def test_greedy_posterior() -> None:
 
 
 def test_scores_are_those_of_the_players() -> None:
-    """Played by code of the tests, or measured over ten seeds; also those in the file's header."""
+    """Each is computed here or measured over ten seeds, and the file's header quotes the same."""
     assert f"all {len(players.all_placements()):,} placements" in README
     # Without a target, the simple strategy is random play, here of four games on each fleet.
     random = players.hunt_and_target_scores(target=False, games=4).mean()
@@ -70,7 +70,7 @@ def test_scores_are_those_of_the_players() -> None:
         "simple strategy": players.hunt_and_target_scores().mean(),
         "the tile likeliest to hold a ship": players.greedy_posterior_scores().mean(),
     }
-    # A game takes 9 hits, and a miss for each 1/17 that its score lacks.
+    # A game takes 9 hits, and one miss for each 1/17 that its score is below 1.
     expected = {player: [score, 9 + 17 * (1 - score)] for player, score in played.items()}
     for player, section in ((r"\*\*`microgrpo.py`", "seeds"), ("`symmetric.py`, ten", "symmetric")):
         scores, shots = ([run[name] for run in RESULTS[section]] for name in ("score", "shots"))
@@ -110,7 +110,7 @@ def test_blocks_run_as_printed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_tables_and_answers() -> None:
-    """Were all numbers in them wiped out, filling in what was measured would give the same page."""
+    """With all their numbers wiped out, filling in what was measured gives the same page."""
     rows = re.compile(r"^(\| [^|]+)(\|.*\d.*)$(?!\n\|--)", re.MULTILINE)  # without headers
     wiped = rows.sub(lambda row: row[1] + re.sub(r"-?\d", "0", row[2]), EXPERIMENTS)
     assert len(rows.findall(EXPERIMENTS)) > 60
@@ -118,7 +118,7 @@ def test_tables_and_answers() -> None:
     with pytest.raises(ValueError, match="Say 5: the table has"):
         update(EXPERIMENTS.replace("| say_five.py |", "| another |"))
 
-    # The same for the ten answers, and for the scores that all questions start from.
+    # The same holds for the ten answers, and for the scores that all questions start from.
     wiped = CELL.sub(lambda cell: re.sub(r"-?\d", "0", cell[0]), LEARN)
     assert len(ANSWERS) == 1 + 10
     assert update_answers(wiped) == LEARN
@@ -126,7 +126,7 @@ def test_tables_and_answers() -> None:
         update_answers(CELL.sub("", LEARN, count=1))
 
 
-@pytest.mark.parametrize("number", range(len(SNIPPETS)))  # as ids: -k should not find the code
+@pytest.mark.parametrize("number", range(len(SNIPPETS)))  # so that -k does not find the code
 def test_two_batches(number: int) -> None:
     """Each snippet runs, and prints as many numbers as were measured."""
     code = re.sub(r"\bM=\d+", "M=2", OPENING + SNIPPETS[number])
@@ -135,7 +135,7 @@ def test_two_batches(number: int) -> None:
 
 
 def test_diagnostics(capsys: Any) -> None:
-    """They run as printed, and on any batch they are those of loops. Clipped: ρ has no effect."""
+    """They run as printed, and agree with loops on any batch. Clipped means: ρ has no effect."""
     (code,) = re.findall(r"```python\n(.*?)```", EXPERIMENTS, re.DOTALL)
     names: dict[str, Any] = {"__name__": "diagnostics"}
     exec(compile(code, PAGE, "exec"), names)  # noqa: S102 - it is our own page
@@ -159,7 +159,7 @@ def test_diagnostics(capsys: Any) -> None:
 
 
 def test_animation() -> None:
-    """Two real games, as long as games are on average: the last shot of each sinks the fleet."""
+    """Two real games of average length: the last shot of each sinks the fleet."""
     games = RESULTS["games"]
     svg = (ROOT / ".github" / "before-and-after.svg").read_text(encoding="utf-8")
     assert svg == draw_games(games)

@@ -143,7 +143,7 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def test_each_cell_begins_with_its_title() -> None:
-    """In its text too: jupytext hides what follows `# %%` in the cell's metadata."""
+    """The text has it too: jupytext hides what follows `# %%` in the cell's metadata."""
     titles = ["Environment", "Policy", "GRPO", "Rollout", "Train", "Run"]
     for cell, title in zip(NOTEBOOK.cells[1:], titles, strict=True):
         assert cell.metadata["title"] == title
@@ -151,7 +151,7 @@ def test_each_cell_begins_with_its_title() -> None:
 
 
 def test_all_cells_run_and_any_of_them_again(kernel: Any) -> None:
-    """Silently but for the last. Objects made before a cell is run again still work."""
+    """All but the last are silent. Objects made before a cell is run again still work."""
     *silent, run = map(kernel, CELLS)
     assert not any(silent)
     assert "3/3" in run
@@ -170,7 +170,7 @@ def test_all_cells_run_and_any_of_them_again(kernel: Any) -> None:
 
 @pytest.mark.parametrize("first", ["", "from __future__ import annotations"])
 def test_a_game_of_ones_own_needs_no_battleship(kernel: Any, first: str) -> None:
-    """All cells but environment, policy and run; also in a kernel that postpones annotations."""
+    """All cells but Environment, Policy and Run are enough, even if annotations are postponed."""
     for cell in ("%reset -f", first, IMPORTS, GRPO, ROLLOUT, TRAIN):
         kernel(cell)
     assert float(kernel(OWN_GAME)) > 0.9  # the best arm; eight seeds: 0.963 to 0.969

@@ -1,4 +1,4 @@
-"""Train: AdamW as published, the loop of play, compare and adjust, its report, what is learned."""
+"""Train: AdamW as published; the loop of play, compare and adjust; its report; what is learned."""
 
 import re
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ import microgrpo as m
 
 @dataclass
 class Bandit:
-    """The simplest environment: one step and five arms, of which arm a pays a by default."""
+    """The simplest environment: one step and five arms, where arm a pays a by default."""
 
     n: int
     pay: Any = lambda _, arm: arm
@@ -66,7 +66,7 @@ def train(optimizer: m.AdamWOptimizer, config: m.GRPOConfig, **objective: Any) -
 
 @pytest.mark.parametrize(("lr_scale", "expected"), [(1, 0.92), (0.5, 0.96)])
 def test_adamw_step_by_hand(lr_scale: float, expected: float) -> None:
-    """From 1, with a gradient of 2, α = 0.1, ε = 2 and λ = 0.3: 1 - α (2 / (√4 + ε) + λ).
+    """From 1, with a gradient of 2, α = 0.1, ε = 2 and λ = 0.3, to 1 - α (2 / (√4 + ε) + λ).
 
     At the first step, with t = 1, bias correction makes m_hat the gradient, and v_hat its square.
     """
@@ -79,7 +79,7 @@ def test_adamw_step_by_hand(lr_scale: float, expected: float) -> None:
 
 @pytest.mark.parametrize("given", [{}, dict(learning_rate=0.1, β1=0.5, β2=0.75, ε=0.01, λ=0.5)])
 def test_adamw_step_is_the_papers(given: dict[str, float]) -> None:
-    """Algorithm 2 of Loshchilov & Hutter, one number at a time."""
+    """It agrees with algorithm 2 of Loshchilov & Hutter, worked out one number at a time."""
     defaults = dict(learning_rate=2e-2, β1=0.9, β2=0.999, ε=1e-8, λ=0.01)
     α, β1, β2, ε, λ = (defaults | given).values()
     rng = np.random.default_rng(0)
@@ -108,7 +108,7 @@ def test_train_grpo_makes_the_objective_larger() -> None:
 
 
 def test_train_grpo_plays_groups_and_then_validates() -> None:
-    """Starts are written as letters, here two per batch with G = 3; validation is seeds 0 to 3."""
+    """Letters stand for starts, two per batch with G = 3; validation has seeds 0 to 3."""
     pay = Mock(side_effect=np.add)
     environment = partial(Bandit, pay=pay)
     # Both gradient steps on a batch use the games that were played once.
@@ -121,17 +121,17 @@ def test_train_grpo_plays_groups_and_then_validates() -> None:
 
 
 def test_train_grpo_never_trains_on_the_seeds_of_validation() -> None:
-    """Starts are drawn from num_val to 2**31; from 0 up, eight of so many would be below it."""
+    """Starts are drawn from num_val to 2**31. From 0 up, about eight would be below num_val."""
     pay = Mock(side_effect=np.add)
     config = replace(BANDIT, environment=partial(Bandit, pay=pay), M=1, G=2, B=2**17, num_val=2**17)
-    train(five_arms(), config, objective=lambda θ, *_: θ["other"][0])  # ours need not be fast
+    train(five_arms(), config, objective=lambda θ, *_: θ["other"][0])  # grpo_objective may be slow
     starts = pay.call_args_list[0].args[0]
     assert min(starts) >= 2**17
     assert 0.999 * 2**31 < max(starts) < 2**31
 
 
 def test_train_grpo_draws_other_starts_when_it_is_called_again() -> None:
-    """And for another config.seed. Validation draws the same actions each time for a seed."""
+    """So it does for another config.seed. For a seed, validation always draws the same actions."""
     pay = Mock(side_effect=np.add)
     config = replace(BANDIT, environment=partial(Bandit, pay=pay), M=10)
     for seed in (1, 2, 1):  # the third run is the first again
@@ -172,11 +172,11 @@ def test_train_grpo_clips_the_gradient_and_lowers_the_rate() -> None:
     reports = train(optimizer, replace(BANDIT, μ=2, max_grad_norm=20), objective=objective)
     assert scales == [1, 1, 0.75, 0.75, 0.5, 0.5, 0.25, 0.25]
     np.testing.assert_allclose(steps, [(-3 * k, -4 * k) for k in (0, 1, 2, 3, 4, 4, 4, 4)])
-    assert [grad_norm for *_, grad_norm in reports] == [5, 15, 25, 35]  # last step's, unclipped
+    assert [grad_norm for *_, grad_norm in reports] == [5, 15, 25, 35]  # of last steps, unclipped
 
 
 def test_train_grpo_differentiates_at_the_parameters_of_each_step() -> None:
-    """From 0, J = x - x² has a slope of 1, and AdamW goes to 0.1. There, the slope is 0.8."""
+    """At 0, J = x - x² has a slope of 1, so AdamW steps to 0.1, where the slope is 0.8."""
     config = replace(BANDIT, M=1, μ=2, max_grad_norm=9)
     report = train(
         five_arms(0.1), config, objective=lambda θ, *_: sum(θ["other"] - θ["other"] ** 2)
@@ -188,7 +188,7 @@ def test_train_grpo_differentiates_at_the_parameters_of_each_step() -> None:
     "bad", [lambda x: x + np.nan, lambda x: x - np.inf, lambda x: anp.sqrt(x - getval(x))]
 )
 def test_train_grpo_refuses_what_is_not_finite(bad: Any) -> None:
-    """In J or in its gradient, here in the second batch: it is named, and no step is taken."""
+    """J or its gradient is bad in the second batch. The error says so, and no step is taken."""
     optimizer = five_arms()
     objectives = [lambda x: x, bad]
     with np.errstate(all="ignore"), pytest.raises(FloatingPointError, match=r"nan|inf") as error:
@@ -200,7 +200,7 @@ def test_train_grpo_refuses_what_is_not_finite(bad: Any) -> None:
 @pytest.mark.parametrize("reward", [0.5, -1234.5, -1.2345e67])
 @pytest.mark.parametrize("M", [1, 3, 20, 39, 1301, 100_000])
 def test_print_progress_writes_twenty_whole_lines(M: int, reward: float, capsys: Any) -> None:
-    """The last batch is among them. At most 79 columns, and no carriage return."""
+    """The last batch is among them. Lines have at most 79 columns and no carriage return."""
     batch: Any = SimpleNamespace(rewards=np.array([0.75 * reward, 1.25 * reward]))
     for i in range(M):
         m.print_progress(i, replace(BATTLESHIP, M=M), batch, reward / 2, -reward)
@@ -217,7 +217,7 @@ def test_print_progress_writes_twenty_whole_lines(M: int, reward: float, capsys:
 
 
 def test_train_grpo_is_called_as_it_always_was(capsys: Any) -> None:
-    """It runs as it stands (with M=3, B=2). More training changes neither θ_init nor θ_star."""
+    """The call works as before (with M=3, B=2). More training changes neither θ_init nor θ_star."""
     grpo_config = replace(BATTLESHIP, M=3, B=2)
     θ_init = m.neural_battleship_policy_init()
     optimizer = m.AdamWOptimizer(θ_init, learning_rate=3e-4)

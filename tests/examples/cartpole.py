@@ -31,7 +31,7 @@ class Rest(gymnasium.Wrapper[Any, Any, Any, Any]):
     last: Any = None  # what each step returns once the episode has ended
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
-        """Start an episode; but without a seed, one that has ended stays as it is."""
+        """Start an episode. But without a seed, leave one that has ended as it is."""
         if seed is None and self.last is not None:
             return self.last[0], {}
         self.last = None

@@ -5,7 +5,7 @@ replies of different lengths fit into one array. There is no other token for pad
 policy that samples <end> has ended its reply. A text goes up to its last token that is not <end>.
 
 For prompts of your own, write an environment like those of say_five.py and shell_game.py: the seed
-chooses the prompt (training uses seeds below 2**31, so that the others can serve as a test), texts
+chooses the prompt (training uses seeds below 2**31, so that the others can serve for a test), texts
 are filled up with <end>, an action is a token, and <end> ends a trajectory. Train with
 gpt_objective, which reads each reply once.
 """

@@ -8,15 +8,16 @@ GPT soon writes
     kaaaaaaaaaaaa
 
 The reward is only a proxy for what we want, and the GPT has found a loophole in it. This is called
-reward hacking. What the reward forgot, the GPT before GRPO still knows: what names look like. So we
-make it the reference. GRPO now subtracts β times the KL divergence from it, and the GPT writes more
-a's, but in names. The larger β is, the closer to the reference it stays. What is true of a's here
-is true of "helpful" in a large language model: whatever measures it is a proxy too.
+reward hacking. What the reward leaves out, the GPT before GRPO still knows: what names look like.
+So we make it the reference. GRPO now subtracts β times the KL divergence from it, and the GPT
+writes more a's, but in names. The larger β is, the closer the GPT stays to the reference. What is
+true of a's here is true of "helpful" in a large language model: whatever measures it is a proxy
+too.
 
-This does not show everything. There, the reward is often a model that has learned what people
-prefer, and its loopholes are errors of its own; here, it is one plain rule. And that β keeps the
-GPT close does not mean that the penalty is exact. Its gradient, that of k3, is biased: see
-`kl_divergence` in microgrpo.py.
+This does not show everything. For a large language model, the reward is often a model that has
+learned what people prefer, and its loopholes are errors of its own. Here, the reward is one plain
+rule. And although β keeps the GPT close, the penalty is not exact: its gradient, that of k3, is
+biased (see `kl_divergence` in microgrpo.py).
 
 Run `uv run tests/examples/names.py [seed]`, which takes about half a minute on one core. It trains
 three times from the same pre-trained GPT: without a reference, with β = 0.5, and with β = 1. For
@@ -73,7 +74,7 @@ def decode(tokens: Array) -> str:
 
 
 class Naming:
-    """The environment: an action is a letter or <end>, a trajectory is a name, each a earns 1.
+    """The environment: an action is a letter or <end>, a trajectory is a name, and each a earns 1.
 
     Observations are texts [n, LONGEST]: the name so far. An a that is the prompt earns nothing.
     """
@@ -159,13 +160,13 @@ def measure(batch: Batch) -> dict[str, float]:
         "a": float(batch.rewards.mean()),
         "kl": float(log_ratio.sum() / len(names)),
         "real": float(np.mean([name in real_names for name in names])),
-        # Always of 500: the more names there are, the more of them have been written before.
+        # Always among 500: the more names there are, the more of them have been written before.
         "different": len(set(names[:500])) / 500,
     }
 
 
 def show(when: str, θ: Params, config: GRPOConfig) -> None:
-    """Print eight names, and the summary of all."""
+    """Print eight names, and a summary of all of them."""
     batch = play_test(θ, config)
     m = measure(batch)
     print(f"{when}:", *read_names(batch)[:8])

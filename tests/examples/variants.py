@@ -8,7 +8,7 @@ change, with its paper and the settings that come closest in TRL 1.16, a library
 15 seconds, and prints the scores. These say that each one learns, not which is best:
 nothing is tuned, and there is only one seed.
 
-To use one in a script of your own, which runs in this repository's folder, write
+To use one in a script of your own that runs in this repository's folder, write
 `sys.path.append("tests/examples")` above `from variants import dapo_objective`.
 """
 

@@ -1,8 +1,8 @@
 """Draw two games against the same fleet side by side, shot by shot, as an SVG that CSS animates.
 
 Each shot is a group: its mark, and a counter that covers the one before. An animation hides the
-group until its turn comes. Where nothing may move, all groups show, and so does the end of both
-games.
+group until its turn comes. If the reader prefers no motion, all groups show, and so does the end
+of both games.
 
 White and yellow stand on blue panels, because no colour of text has a contrast of 4.5:1 both on
 white and on GitHub's dark page (#0d1117): the best has 4.35. On the panel, text has 5.8:1 and
@@ -65,7 +65,7 @@ def corner(tile: int) -> tuple[int, int]:
 
 
 def counter(text: str) -> str:
-    """Write below the board."""
+    """Return text that stands below the board."""
     return f'<text x="{MARGIN}" y="{BOTTOM + 33}">{text}</text>'
 
 

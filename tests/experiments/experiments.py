@@ -155,7 +155,7 @@ def measure_symmetric(pool: ProcessPoolExecutor) -> list[dict[str, Any]]:
     return ten_seeds(pool, **SYMMETRIC)
 
 
-# %% Two games against the same fleet, before and after training, which a picture shows
+# %% Two games against the same fleet, before and after training, for a picture
 
 
 def measure_games(_: ProcessPoolExecutor) -> dict[str, Any]:

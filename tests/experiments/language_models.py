@@ -120,7 +120,7 @@ def fives() -> dict[str, float]:
 
 
 def train_names(seed: int, θ_before: Params, β: float) -> dict[str, Any]:
-    """Train to write a's; return measurements after it and, with β = 0, [KL, a's] per batch."""
+    """Train to write a's; return measurements afterwards and, with β = 0, [KL, a's] per batch."""
     config = naming.configure(seed, θ_before, β)
     optimizer = AdamWOptimizer(θ_before, naming.LEARNING_RATE)
     path: list[list[float]] = []

@@ -2,7 +2,7 @@
 
 They are as wide as a column of text on a page, and are still legible at 390 pixels, as on a phone.
 No colour of text has a contrast of 4.5:1 both on white and on GitHub's dark page. So the charts
-have a background of their own, which turns dark on a dark page, and their colours with it.
+have a background of their own. On a dark page, it turns dark, and their colours change with it.
 """
 
 import json
@@ -160,7 +160,7 @@ def draw_shell_game(curve: list[tuple[float, float]]) -> None:
 
 
 def draw_names(rows: dict[str, list[dict[str, Any]]]) -> None:
-    """Draw a's over KL: every seed a dot, and for training without a reference, its path."""
+    """Draw a's over KL: a dot for each seed, and a path for each run without a reference."""
     _, axes = plt.subplots(figsize=(3.9, 3.3))
     for run in rows["no reference"]:
         axes.plot(*np.transpose(run["path"]), color=ORANGE, linewidth=0.7)
@@ -169,7 +169,7 @@ def draw_names(rows: dict[str, list[dict[str, Any]]]) -> None:
         a = [run["a"] for run in runs]
         color = {"before GRPO": GREY, "no reference": ORANGE}.get(name, BLUE)
         axes.plot(kl, a, "o", color=color, markersize=4, clip_on=False)
-        if name == "before GRPO":  # the corner has room on the right only
+        if name == "before GRPO":  # in the corner, there is room only on the right
             axes.annotate(name, (0, np.mean(a)), (8, -4), textcoords="offset points", color=color)
         else:
             label = axes.annotate(name, (min(kl), max(a)), (-4, 3), textcoords="offset points")

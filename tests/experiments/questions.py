@@ -18,7 +18,7 @@ def read_questions(page: str) -> tuple[str, dict[str, str]]:
 
 
 def run_code(code: str, *arguments: str) -> str:
-    """Run code in a new Python that finds the file and the examples; return what it prints."""
+    """Run code in a new process that finds the file and the examples; return what it prints."""
     paths = [str(ROOT), str(ROOT / "tests" / "examples")]
     return subprocess.check_output(
         [sys.executable, "-", *arguments],

@@ -66,7 +66,7 @@ def say_five(shares: dict[str, float]) -> Rows:
 
 
 def names(models: dict[str, Any]) -> Rows:
-    """Return what was measured of names that are rewarded for their a's."""
+    """Return what was measured on names that are rewarded for their a's."""
     rows: Rows = {}
     for name, runs in models.items():
         measured = by_column(runs)
