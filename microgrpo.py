@@ -42,7 +42,7 @@ say little about a policy that plays differently. (In a hurry? Skip to "%% GRPO"
 
 import os
 
-# More threads hardly help with matrices this small. Must be set before NumPy is imported.
+# More threads hardly help with matrices this small. Set this before importing NumPy.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import sys
@@ -278,7 +278,7 @@ def grpo_objective(θ: Params, batch: Batch, config: GRPOConfig) -> Any:
     #
     # With μ = 1, that is all. At a second step, π is no longer π_old, and ρ corrects for that. On a
     # given board, the mean of ρ A over shots drawn from π_old is Σ π_old ρ A = Σ π A, the mean of A
-    # over shots drawn from π (importance sampling). But this corrects one shot only. The board it
+    # over shots drawn from π (importance sampling). But this corrects only one shot. The board it
     # was fired on and the shots that followed still come from π_old: trust J only while π ≈ π_old.
     #
     # Once ρ has gone past 1 ± ε the right way (up if A > 0, down if A < 0), the minimum is
@@ -359,7 +359,7 @@ def rollout(θ: Params, config: GRPOConfig, seeds: Iterable[int]) -> Batch:
 
 
 # %% Train
-# Training, again and again: play a batch, and take a few gradient steps on it.
+# Training repeats this: play a batch, and take a few gradient steps on it.
 
 
 @dataclass
@@ -396,8 +396,8 @@ class AdamWOptimizer:
 def print_progress(
     i: int, config: GRPOConfig, batch: Batch, reward_val: float, grad_norm: float
 ) -> None:
-    """For 20 batches, print mean reward, validation reward after training on it, gradient norm."""
-    if (i + 1) * 20 // config.M > i * 20 // config.M:  # or all, if M < 20
+    """For 20 batches, print mean reward, validation reward afterwards, and gradient norm."""
+    if (i + 1) * 20 // config.M > i * 20 // config.M:  # all if M < 20
         rewards = f"reward {batch.rewards.mean():<6.3g}  validation {reward_val:<6.3g}"
         print(f"batch {i + 1:4d}/{config.M}  {rewards}  gradient {grad_norm:.3g}", flush=True)
 
@@ -420,7 +420,7 @@ def train_grpo(
         starts = rng.integers(config.num_val, 2**31, config.B)  # smaller seeds are for validation
         batch = rollout(optimizer.params, config, np.repeat(starts, config.G))  # each G times
         for _ in range(config.μ):
-            # J, and its gradient with respect to the first argument, the parameters.
+            # J and its gradient with respect to the first argument, the parameters.
             J, gradient = value_and_grad(objective)(optimizer.params, batch, config)
             norm = np.sqrt(sum(np.sum(g**2) for g in gradient.values()))
             if not np.isfinite(J + norm):
