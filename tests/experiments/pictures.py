@@ -1,4 +1,4 @@
-"""Draw the pictures of the README: `uv run --group pictures tests/experiments/pictures.py`.
+"""Draw the pictures of the pages: `uv run --group pictures tests/experiments/pictures.py`.
 
 They are as wide as a column of text on a page, and are still legible at 390 pixels, as on a phone.
 No colour of text has a contrast of 4.5:1 both on white and on GitHub's dark page. So the charts
