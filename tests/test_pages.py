@@ -72,7 +72,7 @@ def test_scores_are_those_of_the_players() -> None:
     }
     # A game takes 9 hits, and one miss for each 1/17 that its score is below 1.
     expected = {player: [score, 9 + 17 * (1 - score)] for player, score in played.items()}
-    for player, section in ((r"\*\*`microgrpo.py`", "seeds"), ("`symmetric.py` .uses", "symmetric")):
+    for player, section in ((r"\*\*`microgrpo.py`", "seeds"), ("`symmetric.py` .us", "symmetric")):
         scores, shots = ([run[name] for run in RESULTS[section]] for name in ("score", "shots"))
         assert len(scores) == 10
         expected[player] = [np.mean(scores), min(scores), max(scores), np.mean(shots)]
