@@ -69,7 +69,7 @@ class Environment(Protocol):
     Equal seeds must give equal starts, so that a group shares its start; otherwise luck is mistaken
     for skill. A trajectory ends when terminated (the game is over) or truncated (cut short). Those
     that have ended are still stepped, with their last action, until all have ended; what `step`
-    returns for them is ignored. An environment may keep `actions`, and reuse its own arrays.
+    returns for them is ignored. An environment may store `actions` and overwrite what it returned.
     """
 
     def reset(self, *, seed: Any) -> tuple[Array, dict[str, Any]]:
@@ -147,7 +147,7 @@ def neural_battleship_policy_init(board_size: int = 5, hidden: int = 128, seed: 
     """Draw the parameters θ, float32, of a network that initially plays almost at random."""
     rng = np.random.default_rng(seed)
     tiles = board_size**2
-    # W1: hidden units get inputs of variance 1 when half of the board is known. W2: logits near 0.
+    # W1: inputs of hidden units have variance 1 with half of the board known. W2: logits near 0.
     W1 = rng.normal(scale=(tiles / 2) ** -0.5, size=(2 * tiles, hidden))
     W2 = rng.normal(scale=0.1 * hidden**-0.5, size=(hidden, tiles))
     θ = {"W1": W1, "b1": np.zeros(hidden), "W2": W2}
@@ -229,7 +229,7 @@ class Batch(NamedTuple):
     π_old: Array  # [S] probability of the action when it was taken
     π_ref: Array  # [S] its probability under the reference policy (π_old if there is none)
     step_rewards: Array  # [S]
-    trajectory: Array  # [S] index of its trajectory, 0 .. n-1 (also when batches are joined)
+    trajectory: Array  # [S] index of its trajectory, 0 .. n-1 (renumber when joining batches)
     rewards: Array  # [n] sum of the rewards of the trajectory's steps
 
 
@@ -247,12 +247,12 @@ def kl_divergence(π: Any, π_ref: Array) -> Any:
     """Estimate KL(π ‖ π_ref) at each step, from the probabilities of the action taken: [S] -> [S].
 
     The divergence is the mean of -log(ratio) over actions drawn from π, where ratio = π_ref / π.
-    Equation 4 of DeepSeekMath, also called k3, adds ratio - 1. This is 0 on average, because the
+    The estimator k3 (equation 4 of DeepSeekMath) adds ratio - 1. This is 0 on average, because the
     mean of ratio is Σ π (π_ref / π) = Σ π_ref = 1. As log x <= x - 1, no estimate is negative.
 
-    As a penalty, its gradient is biased. It is (1 - ratio) ∇log π, and even for actions drawn from
-    π, as at the first gradient step, its mean is -Σ π_ref ∇log π. That is the gradient of
-    KL(π_ref ‖ π), with the arguments swapped. Still, each estimate has its minimum, 0, at
+    As a penalty, k3 has a biased gradient, (1 - ratio) ∇log π. Even for actions drawn from π, as at
+    the first gradient step, its mean is -Σ π_ref ∇log π, since Σ π ∇log π = 0. This is the gradient
+    of KL(π_ref ‖ π), with the arguments swapped. Still, each estimate has its minimum, 0, at
     π = π_ref, so the penalty pulls the policy there.
     """
     ratio = π_ref / π
@@ -276,15 +276,15 @@ def grpo_objective(θ: Params, batch: Batch, config: GRPOConfig) -> Any:
     # is not 0: ∇ρ = ∇π / π_old = ∇log π, so ∇J is the mean of A ∇log π, as for a classifier with
     # actions as labels and A as weights. (This is essentially REINFORCE with a baseline.)
     #
-    # With μ = 1, that is all. At a second step, π is no longer π_old, and ρ corrects for that. On a
+    # With μ = 1, ρ stays 1. At a second step, π is no longer π_old, and ρ corrects for that. On a
     # given board, the mean of ρ A over shots drawn from π_old is Σ π_old ρ A = Σ π A, the mean of A
     # over shots drawn from π (importance sampling). But this corrects only one shot. The board it
     # was fired on and the shots that followed still come from π_old: trust J only while π ≈ π_old.
     #
-    # Once ρ has gone past 1 ± ε the right way (up if A > 0, down if A < 0), the minimum is
-    # constant, with gradient 0. (Other shots' gradients may still move ρ: only the incentive is
-    # gone.) If ρ has gone the wrong way, the gradient pulls it back: with A > 0, ρ = 0.5 and
-    # ε = 0.2, the minimum is 0.5 A; the clip alone would be 0.8 A, a constant.
+    # Once ρ has passed 1 ± ε in the right direction (up if A > 0, down if A < 0), the minimum is
+    # constant, with gradient 0. Other gradients may still move ρ: only the incentive is gone. If ρ
+    # has gone the wrong way, the gradient pulls it back: with A > 0, ρ = 0.5 and ε = 0.2, the
+    # minimum is 0.5 A; the clip alone would be 0.8 A, a constant.
     #
     #                ρ < 1-ε       between       ρ > 1+ε
     #     A > 0      raise ρ       raise ρ      leave it
@@ -301,11 +301,11 @@ def grpo_objective(θ: Params, batch: Batch, config: GRPOConfig) -> Any:
 
 
 # %% Rollout
-# A rollout plays n trajectories in lockstep with the policy, and returns them as a batch.
+# A rollout uses the policy to play n trajectories in lockstep, and returns them as a batch.
 
 
 def check_probabilities(who: str, π: Array, shape: tuple[int, int]) -> None:
-    """Refuse anything but probabilities of this shape: logits would silently ruin training."""
+    """Accept only probabilities of this shape: logits would silently ruin training."""
     bad = (π < 0).any(axis=-1) | ~(abs(π.sum(axis=-1) - 1) < 1e-3)  # True for NaN
     if π.shape != shape or bad.any():
         raise ValueError(f"{who} must give {shape} probabilities, got {π.shape}, bad rows {π[bad]}")
@@ -359,7 +359,7 @@ def rollout(θ: Params, config: GRPOConfig, seeds: Iterable[int]) -> Batch:
 
 
 # %% Train
-# Training repeats this: play a batch, and take a few gradient steps on it.
+# Training repeatedly plays a batch and takes a few gradient steps on it.
 
 
 @dataclass
@@ -370,7 +370,7 @@ class AdamWOptimizer:
     learning_rate: float = 2e-2
     β1: float = 0.9
     β2: float = 0.999
-    ε: float = 1e-8  # Adam's own, as are β1 and β2: unrelated to the ε and β of GRPOConfig
+    ε: float = 1e-8  # β1, β2 and ε are Adam's own, not the β and ε of GRPOConfig
     λ: float = 0.01  # weight decay
 
     def __post_init__(self) -> None:
@@ -396,8 +396,8 @@ class AdamWOptimizer:
 def print_progress(
     i: int, config: GRPOConfig, batch: Batch, reward_val: float, grad_norm: float
 ) -> None:
-    """For 20 batches, print mean reward, validation reward afterwards, and gradient norm."""
-    if (i + 1) * 20 // config.M > i * 20 // config.M:  # all if M < 20
+    """For 20 of the batches, print reward, validation reward afterwards, and gradient norm."""
+    if (i + 1) * 20 // config.M > i * 20 // config.M:  # or all, if M < 20
         rewards = f"reward {batch.rewards.mean():<6.3g}  validation {reward_val:<6.3g}"
         print(f"batch {i + 1:4d}/{config.M}  {rewards}  gradient {grad_norm:.3g}", flush=True)
 
@@ -408,7 +408,7 @@ def train_grpo(
     objective: Callable[[Params, Batch, GRPOConfig], Any] = grpo_objective,
     report: Callable[[int, GRPOConfig, Batch, float, float], None] = print_progress,
 ) -> tuple[Params, Array]:
-    """Train on M batches; return a copy of the parameters, and each batch's validation reward, [M].
+    """Train on M batches; return a copy of the parameters, and validation rewards after each, [M].
 
     The learning rate falls linearly towards 0. To train on M more batches, call this again with the
     same optimizer: it draws new starts, and the learning rate starts over. `report` gets the norm
@@ -425,7 +425,7 @@ def train_grpo(
             norm = np.sqrt(sum(np.sum(g**2) for g in gradient.values()))
             if not np.isfinite(J + norm):
                 raise FloatingPointError(f"batch {i + 1}: J is {J}, its gradient has norm {norm}")
-            # Clip the norm: π_ref / π, and ρ where A < 0, can make the gradient huge.
+            # Clip the norm: π_ref / π, and ρ where A < 0 (not clipped above), can make it huge.
             shrink = max(1.0, norm / config.max_grad_norm)
             # Minus, because the optimizer minimises, and J is to be maximised.
             descent = {name: -g / shrink for name, g in gradient.items()}
@@ -441,7 +441,7 @@ def train_grpo(
 # Running the file trains the network on Battleship, and shows what was learned.
 
 if __name__ == "__main__":
-    np.empty(30 * 2**20, np.uint8)  # freed at once; Linux then keeps freed memory: 30% faster
+    np.empty(30 * 2**20, np.uint8)  # freed at once; Linux then reuses freed memory: 30% faster
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(encoding="utf-8")  # so that emoji survive a pipe
     grpo_config = GRPOConfig(BattleshipEnv, neural_battleship_policy, reference_battleship_policy)
@@ -457,7 +457,7 @@ if __name__ == "__main__":
         games = rollout(θ, grpo_config, test_seeds)
         shots = len(games.actions) / len(test_seeds)
         print(f"{when} training: score {games.rewards.mean():.3f}, {shots:.1f} shots per game")
-        # One group. Training raises its scores and so their mean: advantages still sum to 0.
+        # One group. Training raises its scores and their mean: advantages still sum to 0.
         group = rollout(θ, grpo_config, [test_seeds[0]] * grpo_config.G)
         advantages = grpo_advantages(group.rewards, grpo_config)
         print("  scores of a group", *(f"{score:5.2f}" for score in group.rewards))
