@@ -90,12 +90,12 @@ GAMES: dict[str, tuple[Any, set[str]]] = {
     "time limit": (partial(make, "CartPole-v1", max_episode_steps=19), {"terminated", "truncated"}),
     "only a time limit": (partial(make, "Acrobot-v1", max_episode_steps=9), {"truncated"}),
     "matrices": (lambda: FrameStackObservation(make("CartPole-v1"), 3), {"terminated", "not"}),
-    "integers, steps at random": (partial(make, "FrozenLake-v1"), {"terminated"}),
+    "integers, and luck": (partial(make, "FrozenLake-v1"), {"terminated"}),
     "tuples": (lambda: FlattenObservation(make("Blackjack-v1")), {"terminated"}),
 }
 MODES: dict[str, Any] = {
-    "next step": partial(SyncVectorEnv, autoreset_mode=AutoresetMode.NEXT_STEP, copy=False),
-    "same step": partial(SyncVectorEnv, autoreset_mode=AutoresetMode.SAME_STEP, copy=False),
+    "reset next": partial(SyncVectorEnv, autoreset_mode=AutoresetMode.NEXT_STEP, copy=False),
+    "reset at once": partial(SyncVectorEnv, autoreset_mode=AutoresetMode.SAME_STEP, copy=False),
     "rest": lambda makers: SyncVectorEnv([lambda: Rest(makers[0]())] * len(makers)),
 }
 

@@ -176,7 +176,7 @@ def test_say_five() -> None:
     assert float(after) >= 95
 
 
-def test_gradient_steps_draw_from_the_last_two_batches(monkeypatch: Any, capsys: Any) -> None:
+def test_updates_draw_from_the_last_two_batches(monkeypatch: Any, capsys: Any) -> None:
     """That of this train step, and that of the one before. No objective is printed as -0.000000."""
     played: list[Batch] = []
     objective = Mock(side_effect=lambda θ, *_: 0 * θ["token"][0, 0] - 1e-9)

@@ -175,7 +175,7 @@ def test_train_grpo_clips_the_gradient_and_lowers_the_rate() -> None:
     assert [grad_norm for *_, grad_norm in reports] == [5, 15, 25, 35]  # of last steps, unclipped
 
 
-def test_train_grpo_differentiates_at_the_parameters_of_each_step() -> None:
+def test_train_grpo_differentiates_at_the_parameters_of_each_update() -> None:
     """At 0, J = x - x² has a slope of 1, so AdamW steps to 0.1, where the slope is 0.8."""
     config = replace(BANDIT, M=1, μ=2, max_grad_norm=9)
     report = train(
